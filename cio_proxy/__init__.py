@@ -1,0 +1,1 @@
+"""A runtime-auditing HTTP proxy for Customer.io integrations."""

@@ -1,0 +1,663 @@
+"""The words of the product as types: what an exchange, a call, a fact, a finding and a verdict are.
+
+Everything here is frozen and free of I/O. Times are Unix seconds as floats and are always the
+exchange's own time; sizes are bytes. This module imports nothing else of the package.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple, Protocol, get_args
+
+type Json = str | int | float | bool | list[Json] | dict[str, Json] | None
+
+Api = Literal["track_v1", "track_v2", "pipelines", "app", "webhooks", "unknown"]
+Region = Literal["us", "eu"]
+Listener = Literal["outbound", "inbound", "explicit"]
+Kind = Literal[
+    "identify",
+    "event",
+    "page",
+    "screen",
+    "delete",
+    "suppress",
+    "unsuppress",
+    "merge",
+    "device_add",
+    "device_delete",
+    "segment_add",
+    "segment_remove",
+    "relationship_add",
+    "relationship_delete",
+    "object_identify",
+    "object_delete",
+    "form_submit",
+    "unsubscribe",
+    "report_metric",
+    "send_message",
+    "broadcast_trigger",
+    "content_write",
+    "content_read",
+    "webhook_metric",
+    "other",
+    "unreadable",
+]
+Severity = Literal["error", "warning", "info"]
+Confidence = Literal["certain", "likely", "possible"]
+Action = Literal["off", "log", "block", "default"]
+Taken = Literal["logged", "would_block", "blocked", "exempt", "baselined"]
+People = Literal["partial", "complete"]
+Enforcement = Literal["observe", "enforce"]
+Ending = Literal["forwarded", "partial", "blocked", "failed", "unaudited"]
+
+APIS: Final[tuple[Api, ...]] = get_args(Api)
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+LISTENERS: Final[tuple[Listener, ...]] = get_args(Listener)
+SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
+CONFIDENCES: Final[tuple[Confidence, ...]] = get_args(Confidence)
+TAKEN: Final[tuple[Taken, ...]] = get_args(Taken)
+ENDINGS: Final[tuple[Ending, ...]] = get_args(Ending)
+
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+type Seal = Callable[[str], str]
+"""A keyed hash: text in, 16 hexadecimal digits out. The same text gives the same digits only under the same key."""
+
+
+# --- what travelled ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """One HTTP request as it was received, with the facts of its connection."""
+
+    id: str
+    at: float
+    method: str
+    target: bytes
+    """Path and query exactly as on the request line."""
+    host: str
+    """The `Host` header without its port, in lower case."""
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes | None
+    """The raw body before any content decoding, or None when it was streamed past unread."""
+    listener: Listener = "outbound"
+    client_address: str = ""
+    connection: str = ""
+    carried: int = 1
+    """Which request of its connection this is, counted from 1."""
+    http_version: str = "HTTP/1.1"
+    tls: bool = False
+    sandbox: bool = False
+    """True when the upstream is the emulated Customer.io, which takes placeholder keys."""
+
+    def header(self, name: str) -> str | None:
+        """The first value of a header, decoded as Latin-1, or None."""
+        wanted = name.lower().encode("latin-1")
+        for key, value in self.headers:
+            if len(key) == len(wanted) and key.lower() == wanted:
+                return value.decode("latin-1")
+        return None
+
+
+OutcomeKind = Literal["accepted", "refused", "unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an exchange ended: what Customer.io, or this proxy in its place, answered.
+
+    `refused_items` are the indexes (of the batch as sent) that a 207 lists or that were cut out.
+    """
+
+    kind: OutcomeKind
+    at: float
+    status: int | None = None
+    refused_items: frozenset[int] = frozenset()
+    body: bytes | None = None
+
+    def of(self, call: Call) -> OutcomeKind:
+        """The outcome of one call of the exchange."""
+        return "refused" if call.item in self.refused_items else self.kind
+
+
+# --- what it said ------------------------------------------------------------------------------
+
+FaultKind = Literal[
+    "not-json", "not-object", "bad-utf8", "nan", "duplicate-key", "too-deep", "too-large", "bad-encoding", "unread"
+]
+
+
+class Fault(NamedTuple):
+    """Something in a body that a strict reader would refuse."""
+
+    kind: FaultKind
+    pointer: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A body after content decoding and lenient parsing. `value` is None when nothing could be parsed."""
+
+    raw: bytes = b""
+    value: Json = None
+    faults: tuple[Fault, ...] = ()
+
+
+EMPTY_DOCUMENT: Final = Document()
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """The identifiers that one call gives for one person, by kind; e-mail addresses in lower case."""
+
+    id: str | None = None
+    email: str | None = None
+    phone: str | None = None
+    cio_id: str | None = None
+    anonymous: str | None = None
+
+    def identifiers(self) -> Iterator[str]:
+        """Every identifier that names a person (an anonymous id does not), as `kind:value`."""
+        if self.id is not None:
+            yield f"id:{self.id}"
+        if self.email is not None:
+            yield f"email:{self.email}"
+        if self.phone is not None:
+            yield f"phone:{self.phone}"
+        if self.cio_id is not None:
+            yield f"cio_id:{self.cio_id}"
+
+    def main(self) -> str | None:
+        """The identifier that stands for the person in a finding: the first of the above, else the anonymous id."""
+        if (first := next(self.identifiers(), None)) is not None:
+            return first
+        return None if self.anonymous is None else f"anonymous:{self.anonymous}"
+
+
+NOBODY: Final = Person()
+
+
+class Timestamp(NamedTuple):
+    """A time field that Customer.io documents, as sent."""
+
+    pointer: str
+    value: Json
+    expects: Literal["seconds", "iso8601"]
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The `Authorization` of an exchange. `fault` says why a Basic value could not be read."""
+
+    scheme: Literal["none", "basic", "bearer", "other"] = "none"
+    user: str = field(default="", repr=False)
+    secret: str = field(default="", repr=False)
+    fault: str = ""
+    belongs_to: Api | None = None
+    """The API whose configured key this is, where the configuration lists key hashes."""
+
+
+NO_CREDENTIALS: Final = Credentials()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One logical operation of an exchange: an identify, an event, one item of a batch.
+
+    Every `*_at` is a pointer: RFC 6901 into the body as sent, or `header:Name`, `path:`, `query:name`.
+    """
+
+    exchange: Exchange
+    api: Api
+    kind: Kind
+    endpoint: str
+    """The path template, such as `/api/v1/customers/{identifier}`."""
+    workspace: str
+    credentials: Credentials = NO_CREDENTIALS
+    document: Document = EMPTY_DOCUMENT
+    item: int | None = None
+    reason: str = ""
+    """Why a call of kind `unreadable` could not be read."""
+    body: Mapping[str, Json] = NOTHING
+    """The JSON object of this call: the body, or the batch item."""
+    body_at: str = ""
+    size: int = 0
+    """Bytes of this call's JSON as sent."""
+    person: Person = NOBODY
+    person_at: str = "path:"
+    name: str | None = None
+    name_at: str = ""
+    attributes: Mapping[str, Json] = NOTHING
+    attributes_at: str = ""
+    data: Mapping[str, Json] = NOTHING
+    data_at: str = ""
+    timestamps: tuple[Timestamp, ...] = ()
+
+    @property
+    def at(self) -> float:
+        """Receive time of the exchange."""
+        return self.exchange.at
+
+    @property
+    def leads(self) -> bool:
+        """True for the one call of an exchange that findings about the whole exchange belong to."""
+        return not self.item
+
+
+def pointer(*parts: str | int) -> str:
+    """An RFC 6901 pointer from unescaped parts; `pointer("/batch/0", "a/b")` appends to a pointer given first."""
+    head, *rest = parts
+    return str(head) + "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in rest)
+
+
+# --- what is remembered ------------------------------------------------------------------------
+
+
+class Key(NamedTuple):
+    """The name of a fact. Rules write `subject` in clear; it is sealed before any store sees it."""
+
+    kind: str
+    workspace: str
+    subject: str
+
+    def sealed(self, seal: Seal) -> Key:
+        """This key with its subject replaced by a keyed hash."""
+        return Key(self.kind, self.workspace, seal(f"{self.kind}\0{self.workspace}\0{self.subject}"))
+
+
+class Origin(NamedTuple):
+    """The exchange and connection a fact was first learned from."""
+
+    exchange: str = ""
+    connection: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """First and last time something was seen. `origin` belongs to the first."""
+
+    first: float
+    last: float
+    origin: Origin = Origin()
+
+    def join(self, other: Span) -> Span:
+        """The span that covers both."""
+        first, origin = min((self.first, self.origin), (other.first, other.origin))
+        return Span(first, max(self.last, other.last), origin)
+
+    def sealed(self, seal: Seal) -> Span:
+        """Nothing in a span identifies a person."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A bounded set: the `limit` smallest keyed hashes of its members.
+
+    Keeping the smallest makes the bound commute with joining. `plain` members are what a rule
+    teaches; they exist only until `sealed` turns them into hashes.
+    """
+
+    limit: int
+    hashes: frozenset[str] = frozenset()
+    plain: frozenset[str] = frozenset()
+
+    def join(self, other: Sample) -> Sample:
+        """The smallest `limit` members of both."""
+        limit = min(self.limit, other.limit)
+        members = self.hashes | other.hashes
+        if len(members) > limit:
+            members = frozenset(heapq.nsmallest(limit, members))
+        return Sample(limit, members, self.plain | other.plain)
+
+    def sealed(self, seal: Seal) -> Sample:
+        """The same set with every plain member hashed."""
+        return Sample(self.limit, self.hashes).join(Sample(self.limit, frozenset(map(seal, self.plain))))
+
+    def count(self) -> float:
+        """How many members were ever added: exact below `limit`, estimated from the largest kept hash above it."""
+        if len(self.hashes) < self.limit:
+            return len(self.hashes)
+        largest = int(max(self.hashes), 16)
+        return (self.limit - 1) / (largest / 2**64)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """A count that several learners add to: one slot per learner and start, largest wins, summed on reading."""
+
+    slots: Mapping[str, int] = field(default_factory=dict)
+
+    def join(self, other: Tally) -> Tally:
+        """Slot by slot, the larger count."""
+        return Tally({s: max(self.slots.get(s, 0), other.slots.get(s, 0)) for s in self.slots.keys() | other.slots})
+
+    def sealed(self, seal: Seal) -> Tally:
+        """Nothing in a tally identifies a person."""
+        return self
+
+    def total(self) -> int:
+        """The count over all learners."""
+        return sum(self.slots.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """Something a rule will look at once `at` has passed.
+
+    `watch` are the keys it will want to read then. `seed` is the finding to give if the rule decides
+    so, already free of personal values. Of two deadlines of one key the earlier stands.
+    """
+
+    at: float
+    rule: str
+    watch: tuple[Key, ...]
+    seed: Finding
+
+    def join(self, other: Deadline) -> Deadline:
+        """The earlier of both; on a tie the one of the smaller exchange id."""
+        return min(self, other, key=lambda d: (d.at, d.seed.exchange, d.seed.item or 0))
+
+    def sealed(self, seal: Seal) -> Deadline:
+        """The same deadline watching sealed keys."""
+        return replace(self, watch=tuple(key.sealed(seal) for key in self.watch))
+
+
+type Value = Span | Sample | Tally | Deadline
+
+
+class Fact(NamedTuple):
+    """One thing learned. It is forgotten `ttl` seconds after it was last taught."""
+
+    key: Key
+    value: Value
+    ttl: float
+
+    def sealed(self, seal: Seal) -> Fact:
+        """This fact without any clear identifier."""
+        return Fact(self.key.sealed(seal), self.value.sealed(seal), self.ttl)
+
+
+class Known(Protocol):
+    """What a rule may ask while it judges one exchange."""
+
+    @property
+    def people(self) -> People:
+        """`complete` when every person of the call's workspace is known to this proxy."""
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The rule's own parameters; times in seconds, sizes in bytes."""
+
+    def span(self, key: Key) -> Span | None:
+        """The span kept under this key."""
+
+    def in_flight(self, key: Key) -> bool:
+        """True while an exchange that would teach this key is still unanswered."""
+
+
+# --- what is said about it ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A parameter of a rule: its default, its meaning, and how configuration writes it."""
+
+    default: Any
+    about: str
+    unit: Literal["duration", "size", "count", "text", "names"] = "count"
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One fault, where it is, what Customer.io does with it, and the fix.
+
+    A rule fills in the first block; the engine completes the second and masks every text. The
+    published form is documented in design §5 and written by `record`.
+    """
+
+    rule: str
+    severity: Severity
+    confidence: Confidence
+    pointer: str
+    message: str
+    effect: str
+    fix: str
+    corrected: Json = None
+    evidence: Json = None
+    related: tuple[str, ...] = ()
+    refusable: bool = False
+    """True where default enforcement may refuse the call (reference 9.19)."""
+    whole: bool = False
+    """True for a fault of the whole exchange rather than of one batch item."""
+
+    id: str = ""
+    time: float = 0.0
+    category: str = ""
+    action: Taken = "logged"
+    api: Api = "unknown"
+    call: Kind = "other"
+    method: str = ""
+    endpoint: str = ""
+    item: int | None = None
+    person: str | None = None
+    name: str | None = None
+    client: str = "other"
+    listener: Listener = "outbound"
+    workspace: str = ""
+    exchange: str = ""
+    trace_id: str | None = None
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """A rule's word that it could not judge, and why. Never a finding."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleInfo:
+    """What a rule is, apart from its prose (the module docstring) and its functions."""
+
+    id: str
+    severity: Severity
+    category: str
+    """`1` to `7`, the category of the pitfall list, or `contract`."""
+    kinds: frozenset[Kind]
+    apis: frozenset[Api] = frozenset(APIS)
+    actions: tuple[Action, ...] = ("off", "log", "block", "default")
+    params: Mapping[str, Param] = NOTHING
+    version: int = 1
+    stage: Literal["preview", "stable"] = "stable"
+
+    def finding(
+        self,
+        pointer: str,
+        message: str,
+        *,
+        effect: str,
+        fix: str,
+        confidence: Confidence,
+        corrected: Json = None,
+        evidence: Json = None,
+        name: str | None = None,
+        related: Sequence[str] = (),
+        refusable: bool = False,
+        whole: bool = False,
+    ) -> Finding:
+        """A finding of this rule. Texts and `evidence` may hold values as sent: they are masked before anyone sees them."""
+        return Finding(
+            rule=self.id,
+            severity=self.severity,
+            category=self.category,
+            confidence=confidence,
+            pointer=pointer,
+            message=message,
+            effect=effect,
+            fix=fix,
+            corrected=corrected,
+            evidence=evidence,
+            name=name,
+            related=tuple(related),
+            refusable=refusable,
+            whole=whole,
+        )
+
+
+# --- what is done about it ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """An answer given in place of Customer.io."""
+
+    status: int
+    reason: str
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """A v2 batch without its refused items: the bytes to forward, and how to restore indexes in the answer.
+
+    `kept[i]` is the original index of the item that upstream sees as `i`; `errors` are the entries
+    of the refused ones, in the shape of a 207 (`[spec: Track]`).
+    """
+
+    body: bytes
+    kept: tuple[int, ...]
+    errors: tuple[Mapping[str, Json], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What is to be done with an exchange. At most one of `refusal` and `cut` is set."""
+
+    findings: tuple[Finding, ...] = ()
+    refusal: Refusal | None = None
+    cut: Cut | None = None
+
+    @property
+    def refused_items(self) -> frozenset[int]:
+        """Indexes that a cut takes out of a batch."""
+        return frozenset(f.item for f in self.findings if f.action == "blocked" and f.item is not None)
+
+
+class Sink(Protocol):
+    """Where verdicts and endings go. Implementations never raise and never wait."""
+
+    def found(self, finding: Finding) -> None:
+        """One finding at or above the report threshold."""
+
+    def ended(self, end: End) -> None:
+        """One exchange is over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """The last word on an exchange, for sinks that count."""
+
+    exchange: Exchange
+    api: Api
+    ending: Ending
+    calls: tuple[Call, ...] = ()
+    client: str = "other"
+    status: int | None = None
+    audit_seconds: float = 0.0
+    upstream_seconds: float | None = None
+
+
+# --- what the operator wants -------------------------------------------------------------------
+
+
+class Address(NamedTuple):
+    """Where to listen. Port 0 takes a free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleSettings:
+    """What the operator says about one rule."""
+
+    action: Action = "default"
+    report: Confidence | None = None
+    block: Confidence | None = None
+    params: Mapping[str, Any] = NOTHING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkspaceSettings:
+    """One Customer.io workspace: its Track site ids, and the SHA-256 digests of its keys."""
+
+    site_ids: tuple[str, ...] = ()
+    track_keys: tuple[str, ...] = ()
+    app_keys: tuple[str, ...] = ()
+    pipelines_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalSettings:
+    """Where findings are kept, and how much of them."""
+
+    path: str | None = None
+    max_bytes: int = 64 * 1024 * 1024
+    keep: int = 5
+    queue: int = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeoutSettings:
+    """Seconds to wait: for an upstream connection, for its answer, and for requests in flight when stopping."""
+
+    connect: float = 5.0
+    response: float = 30.0
+    drain: float = 25.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be configured, with the shipped defaults."""
+
+    listen: Address = Address("127.0.0.1", 8080)
+    admin: Address = Address("127.0.0.1", 9180)
+    upstream: str = "sandbox"
+    """`sandbox`, `live`, `live-eu`, or a URL that takes the traffic of every Customer.io host."""
+    enforcement: Enforcement = "observe"
+    people: People = "partial"
+    on_error: Literal["pass", "block"] = "pass"
+    report: Confidence = "likely"
+    block: Confidence = "certain"
+    findings_header: bool = True
+    show_values: bool = False
+    max_audited_body: int = 10 * 1024 * 1024
+    state: str | None = None
+    """The folder for the hash key and the certificates; None is the user's state folder."""
+    facts: str = "memory:"
+    facts_limit: int = 200_000
+    journal: JournalSettings = JournalSettings()
+    timeouts: TimeoutSettings = TimeoutSettings()
+    rules: Mapping[str, RuleSettings] = NOTHING
+    workspaces: Mapping[str, WorkspaceSettings] = NOTHING
+    clients: Mapping[str, str] = NOTHING
+    """Client names by a substring of the User-Agent, in addition to the known SDKs."""
+
+    def rule(self, id: str) -> RuleSettings:
+        """What is said about one rule, or the defaults."""
+        return self.rules.get(id, DEFAULT_RULE)
+
+
+DEFAULT_RULE: Final = RuleSettings()
