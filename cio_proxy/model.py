@@ -493,7 +493,7 @@ class RuleInfo:
         refusable: bool = False,
         whole: bool = False,
     ) -> Finding:
-        """A finding of this rule. Texts and `evidence` may hold values as sent: they are masked before anyone sees them."""
+        """A finding of this rule. Texts and `evidence` may hold values as sent: they are masked before they leave."""
         return Finding(
             rule=self.id,
             severity=self.severity,

@@ -1,0 +1,78 @@
+"""From an exchange to its calls: which Customer.io surface it is for, and who reads it."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from cio_proxy.apis import app, pipelines, track_v1, track_v2
+from cio_proxy.apis.body import read_document
+from cio_proxy.apis.credentials import Keyring
+from cio_proxy.apis.parts import Envelope
+from cio_proxy.model import EMPTY_DOCUMENT, Api, Call, Exchange, Region
+
+HOSTS: dict[str, tuple[Api, Region]] = {
+    "track.customer.io": ("track_v1", "us"),
+    "track-eu.customer.io": ("track_v1", "eu"),
+    "cdp.customer.io": ("pipelines", "us"),
+    "cdp-eu.customer.io": ("pipelines", "eu"),
+    "api.customer.io": ("app", "us"),
+    "api-eu.customer.io": ("app", "eu"),
+    "beta-api.customer.io": ("app", "us"),
+}
+"""Reference 1.1. `beta-api` is an alias in very old code (unverified)."""
+
+
+def path_of(target: bytes) -> bytes:
+    """The raw path of a request target, also of one in absolute form."""
+    if not target.startswith(b"/"):
+        try:
+            target = urlsplit(target).path or b"/"
+        except ValueError:
+            return b"/"
+    return target.partition(b"?")[0]
+
+
+def route(host: str, path: bytes) -> tuple[Api, Region]:
+    """The Customer.io host a request is for: by its `Host` where that is one of theirs, else by its path."""
+    if known := HOSTS.get(host):
+        return known
+    path = path_of(path)
+    if path.startswith((b"/api/v1", b"/api/v2", b"/unsubscribe", b"/push/events")):
+        return "track_v1", "us"
+    if path in pipelines.PATHS:
+        return "pipelines", "us"
+    return ("app", "us") if path.startswith(b"/v1/") else ("track_v1", "us")
+
+
+def surface(exchange: Exchange) -> Api:
+    """The API whose contract the exchange follows.
+
+    The path decides on the Track host: `/v1/send/*` there is the App API, as Customer.io's own
+    command-line tool sends it (reference 1.1).
+    """
+    path = path_of(exchange.target)
+    api, _ = route(exchange.host, path)
+    if api == "track_v1":
+        if path.startswith(b"/api/v2/"):
+            return "track_v2"
+        if path.startswith(b"/v1/send/"):
+            return "app"
+    return api
+
+
+def read(exchange: Exchange, keyring: Keyring, max_body: int) -> tuple[Call, ...]:
+    """Every call of an exchange, in the order of its body; at least one. Never raises on what was sent."""
+    api = surface(exchange)
+    credentials = keyring.credentials(exchange)
+    document = read_document(exchange, max_body) if exchange.body != b"" else EMPTY_DOCUMENT
+    envelope = Envelope(exchange, api, keyring.workspace(api, credentials), credentials, document)
+    path = path_of(exchange.target)
+    match api:
+        case "track_v2":
+            return track_v2.read(envelope, path)
+        case "pipelines":
+            return pipelines.read(envelope, path)
+        case "app":
+            return app.read(envelope, path)
+        case _:
+            return track_v1.read(envelope, path)

@@ -1,0 +1,36 @@
+"""What the proxy remembers: the contract of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cio_proxy.model import Deadline, Fact, Key, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a store knew when it was asked. `in_flight` are the keys that others are about to teach."""
+
+    values: Mapping[Key, Value] = field(default_factory=dict)
+    in_flight: frozenset[Key] = frozenset()
+
+
+class Store(Protocol):
+    """Keeps sealed facts. Joining is commutative, associative and idempotent, so order never matters."""
+
+    async def get_many(self, keys: Collection[Key], marks: Collection[Key], now: float) -> Reading:
+        """Read `keys`, and mark those of `marks` in flight that nothing is known of yet."""
+
+    async def join_many(self, facts: Sequence[Fact], unmark: Collection[Key], now: float) -> None:
+        """Join facts into what is known, and take marks back."""
+
+    async def due(self, before: float) -> Sequence[tuple[Key, Deadline]]:
+        """Lease the deadlines that have passed."""
+
+    async def acknowledge(self, keys: Collection[Key]) -> None:
+        """Forget leased deadlines whose findings are out."""
+
+    def known(self) -> Mapping[str, int]:
+        """How many facts of each kind are kept."""

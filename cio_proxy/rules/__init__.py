@@ -1,0 +1,88 @@
+"""The rules, one pitfall a file, and the literal list of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from cio_proxy.model import Call, Deadline, Fact, Finding, Key, Known, Outcome, RuleInfo, Unavailable
+from cio_proxy.rules import (
+    dynamic_event_name,
+    hardcoded_credentials,
+    inconsistent_event_name,
+    malformed_body,
+    millisecond_timestamp,
+    missing_email,
+    oversized_payload,
+    pii_in_name,
+    track_before_identify,
+    wrong_api_key,
+)
+
+MODULES: tuple[ModuleType, ...] = (
+    wrong_api_key,
+    millisecond_timestamp,
+    hardcoded_credentials,
+    track_before_identify,
+    inconsistent_event_name,
+    dynamic_event_name,
+    missing_email,
+    pii_in_name,
+    malformed_body,
+    oversized_payload,
+)
+
+type Results = Iterable[Finding | Unavailable]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule file, taken apart: its prose and its pure functions. Those it does not have are None."""
+
+    info: RuleInfo
+    title: str
+    prose: str
+    """What happens at Customer.io."""
+    fix: str
+    see: tuple[str, ...]
+    examples: Path
+    check: Callable[[Call, Known], Results] | None
+    needs: Callable[[Call], Iterable[Key]] | None
+    learn: Callable[[Call, Outcome, Mapping[str, Any]], Iterable[Fact]] | None
+    review: Callable[[Call, Outcome, Known], Results] | None
+    due: Callable[[Deadline, Known], Results] | None
+
+
+def rule_of(module: ModuleType) -> Rule:
+    """Read a rule module. Raises ValueError when its docstring has not the four parts of design §3."""
+    title, _, rest = inspect.cleandoc(module.__doc__ or "").partition("\n\n")
+    prose, fix, see = [], "", []
+    for paragraph in rest.split("\n\n"):
+        if paragraph.startswith("Fix:"):
+            fix = " ".join(paragraph[4:].split())
+        elif paragraph.startswith("See "):
+            see = [line[4:] for line in paragraph.splitlines() if line.startswith("See ")]
+        else:
+            prose.append(paragraph)
+    if not (title and prose and fix and see):
+        raise ValueError(f"{module.__name__}: the docstring needs a title, prose, a `Fix:` and a `See` paragraph")
+    return Rule(
+        info=module.RULE,
+        title=" ".join(title.split()).rstrip("."),
+        prose="\n\n".join(prose),
+        fix=fix,
+        see=tuple(see),
+        examples=Path(str(module.__file__)).with_suffix(".http"),
+        check=getattr(module, "check", None),
+        needs=getattr(module, "needs", None),
+        learn=getattr(module, "learn", None),
+        review=getattr(module, "review", None),
+        due=getattr(module, "due", None),
+    )
+
+
+RULES: tuple[Rule, ...] = tuple(rule_of(module) for module in MODULES)

@@ -1,0 +1,27 @@
+# Every target sets up what it needs first; nothing else has to be done by hand.
+PY := .venvs/newest/bin/python
+
+.PHONY: setup check test demo run wheel
+
+setup:
+	@scripts/setup.sh
+
+check: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	.venvs/newest/bin/lint-imports
+
+# The whole suite on the oldest and the newest supported Python; `PYTEST_ADDOPTS` adds options.
+test: check
+	@set -e; for version in $$(readlink .venvs/oldest .venvs/newest | uniq); do \
+		echo "pytest on Python $$version"; .venvs/$$version/bin/python -m pytest; done
+
+demo: setup
+	@$(PY) scripts/demo.py
+
+run: setup
+	@.venvs/newest/bin/cio-proxy run
+
+wheel: setup
+	$(PY) -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -1,0 +1,96 @@
+"""Who is calling: the `Authorization` header, and the workspace it belongs to."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping
+
+from cio_proxy.model import NO_CREDENTIALS, Api, Credentials, Exchange, Seal, WorkspaceSettings
+
+
+def read_credentials(header: str | None) -> Credentials:
+    """Read an `Authorization` value. Both base64 alphabets are accepted: go sends the URL-safe one (reference 1.3)."""
+    if header is None:
+        return NO_CREDENTIALS
+    scheme, _, value = header.strip().partition(" ")
+    value = value.strip()
+    match scheme.lower():
+        case "bearer":
+            return Credentials("bearer", secret=value, fault="" if value else "no token")
+        case "basic":
+            return _read_basic(value)
+        case _:
+            return Credentials("other")
+
+
+def _read_basic(value: str) -> Credentials:
+    try:
+        padded = value.rstrip("=").translate(str.maketrans("-_", "+/"))
+        text = base64.b64decode(padded + "=" * (-len(padded) % 4), validate=True).decode()
+    except (binascii.Error, ValueError):
+        return Credentials("basic", fault="not base64 of text")
+    user, colon, secret = text.partition(":")
+    fault = "no colon" if not colon else "no site id" if not user else "no key" if not secret else ""
+    return Credentials("basic", user, secret, fault)
+
+
+class Keyring:
+    """Names the workspace of each credential and tells configured keys by their SHA-256 digest."""
+
+    def __init__(self, workspaces: Mapping[str, WorkspaceSettings], seal: Seal) -> None:
+        self._seal = seal
+        self._read: dict[str | None, Credentials] = {}
+        self._sites: dict[str, str] = {}
+        self._keys: dict[str, tuple[Api, str]] = {}
+        for name, workspace in workspaces.items():
+            self._sites |= dict.fromkeys(workspace.site_ids, name)
+            self._keys |= {_bare(digest): ("track_v1", name) for digest in workspace.track_keys}
+            self._keys |= {_bare(digest): ("app", name) for digest in workspace.app_keys}
+            self._keys |= {_bare(digest): ("pipelines", name) for digest in workspace.pipelines_keys}
+        self._names: dict[tuple[Api, Credentials], str] = {}
+
+    def credentials(self, exchange: Exchange) -> Credentials:
+        """The credentials of an exchange, with the API they are configured for."""
+        header = exchange.header("authorization")
+        if (known := self._read.get(header)) is not None:
+            return known
+        read = read_credentials(header)
+        if self._keys and (owner := self._owner(read)):
+            read = Credentials(read.scheme, read.user, read.secret, read.fault, owner[0])
+        if len(self._read) >= 1_000:
+            self._read.clear()
+        self._read[header] = read
+        return read
+
+    def workspace(self, api: Api, credentials: Credentials) -> str:
+        """The configured name, else a keyed hash: of the Track site id (it survives key rotation) or the credential."""
+        if (known := self._names.get((api, credentials))) is not None:
+            return known
+        if len(self._names) >= 1_000:
+            self._names.clear()
+        name = self._name(api, credentials)
+        self._names[api, credentials] = name
+        return name
+
+    def _name(self, api: Api, credentials: Credentials) -> str:
+        if owner := self._owner(credentials):
+            return owner[1]
+        if credentials.scheme == "none":
+            return ""
+        if api in ("track_v1", "track_v2") and credentials.user:
+            return self._sites.get(credentials.user) or self._seal(f"site:{credentials.user}")
+        return self._seal(f"key:{credentials.user}:{credentials.secret}")
+
+    def _owner(self, credentials: Credentials) -> tuple[Api, str] | None:
+        if not self._keys:
+            return None
+        for text in (credentials.secret, credentials.user):
+            if text and (owner := self._keys.get(hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())):
+                return owner
+        return None
+
+
+def _bare(digest: str) -> str:
+    return digest.removeprefix("sha256:").lower()

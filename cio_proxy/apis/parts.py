@@ -1,0 +1,82 @@
+"""What the readers of all surfaces share: building a call, and reading identifiers and time fields leniently."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import unquote_to_bytes
+
+from cio_proxy.model import NOTHING, Api, Call, Credentials, Document, Exchange, Json, Kind, Person, Timestamp, pointer
+
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What every call of one exchange has in common."""
+
+    exchange: Exchange
+    api: Api
+    workspace: str
+    credentials: Credentials
+    document: Document
+
+    def call(self, kind: Kind, endpoint: str, **parts: Any) -> Call:
+        """A call of this exchange."""
+        return Call(
+            exchange=self.exchange,
+            api=self.api,
+            kind=kind,
+            endpoint=endpoint,
+            workspace=self.workspace,
+            credentials=self.credentials,
+            document=self.document,
+            size=parts.pop("size", len(self.document.raw)),
+            **parts,
+        )
+
+    def unreadable(self, endpoint: str, **parts: Any) -> Call:
+        """The call that stands for a body nobody can read."""
+        fault = self.document.faults[0] if self.document.faults else None
+        return self.call("unreadable", endpoint, reason=fault.detail if fault else "the body is empty", **parts)
+
+
+def text(value: Json) -> str | None:
+    """An identifier as text: a non-empty string or a number; anything else is no identifier."""
+    if isinstance(value, str):
+        return value or None
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def mapping(value: Json) -> Mapping[str, Json]:
+    """An object, or nothing."""
+    return value if isinstance(value, dict) else NOTHING
+
+
+def lower(value: str | None) -> str | None:
+    """An e-mail identifier is not case-sensitive (reference 6.2)."""
+    return None if value is None else value.lower()
+
+
+def decoded_segment(raw: bytes) -> str:
+    """A path segment, percent-decoded once; bytes that are not UTF-8 survive as surrogates."""
+    return unquote_to_bytes(raw).decode("utf-8", "surrogateescape")
+
+
+def person_in_path(raw: bytes) -> Person:
+    """The person a Track v1 path names: by e-mail, by `cio_` and the canonical id, else by id (reference 2.1)."""
+    identifier = decoded_segment(raw)
+    if identifier.startswith("cio_"):
+        return Person(cio_id=identifier[4:])
+    if _EMAIL.match(identifier):
+        return Person(email=identifier.lower())
+    return Person(id=identifier)
+
+
+def timestamps(
+    fields: Mapping[str, Json], at: str, names: Iterable[str], expects: Literal["seconds", "iso8601"] = "seconds"
+) -> tuple[Timestamp, ...]:
+    """The documented time fields that are present and not null."""
+    return tuple(Timestamp(pointer(at, name), fields[name], expects) for name in names if fields.get(name) is not None)

@@ -1,0 +1,43 @@
+"""The answer given in place of Customer.io: one body that every SDK can read (reference 8.4)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from cio_proxy.model import Finding, Json, Refusal
+
+
+def union_error(status: int, code: str, message: str, entries: Sequence[dict[str, Json]] = ()) -> bytes:
+    """An error body in the shapes of all APIs at once.
+
+    `meta.error` is what customerio-node and ruby show, `errors` is Track v2's and the App API's, and
+    `code` beside `message` is what the Python Pipelines client must find, or it retries.
+    """
+    errors = entries or [{"reason": code, "field": "", "message": message, "detail": message, "status": str(status)}]
+    return json.dumps({"meta": {"error": message}, "errors": list(errors), "code": code, "message": message}).encode()
+
+
+def refusal(findings: Sequence[Finding]) -> Refusal:
+    """Refuse a whole exchange with 400, the one status that no SDK answers with a retry."""
+    first = findings[0]
+    others = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+    message = f"blocked by cio-proxy: {first.rule}: {first.message}{others}. {first.fix}"
+    entries: list[dict[str, Json]] = [
+        {
+            "reason": "invalid",
+            "field": finding.pointer,
+            "message": f"{finding.rule}: {finding.message}",
+            "detail": finding.fix,
+            "status": "400",
+        }
+        | ({} if finding.item is None else {"batch_index": finding.item})
+        for finding in findings
+    ]
+    body = union_error(400, "blocked", message, entries)
+    return Refusal(
+        status=400,
+        reason=f"Blocked by cio-proxy: {first.rule}",
+        headers=((b"Content-Type", b"application/json"), (b"Content-Length", str(len(body)).encode())),
+        body=body,
+    )

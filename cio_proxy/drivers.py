@@ -1,0 +1,294 @@
+"""The engine's drivers: one for the doors, one for recorded exchanges. They own the store and the clock."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from cio_proxy import rules as rule_list
+from cio_proxy.apis import surface, track_v2
+from cio_proxy.apis.refusals import union_error
+from cio_proxy.audit import Engine, Judged, Opened, RuleError
+from cio_proxy.facts import Reading, Store
+from cio_proxy.facts.memory import MemoryStore
+from cio_proxy.model import (
+    End,
+    Ending,
+    Exchange,
+    Finding,
+    Outcome,
+    OutcomeKind,
+    Refusal,
+    Seal,
+    Settings,
+    Sink,
+    Verdict,
+)
+from cio_proxy.rules import Rule
+
+log = logging.getLogger("cio_proxy")
+
+HEADER_LIMIT = 1024
+_WORST = ("blocked", "would_block", "logged", "exempt", "baselined")
+
+
+@dataclass(slots=True)
+class Audit:
+    """One exchange on its way through the proxy."""
+
+    exchange: Exchange
+    opened: Opened | None
+    verdict: Verdict
+    header: str
+    seconds: float
+
+
+class Answer(NamedTuple):
+    """What the client is to get. A body of None leaves the upstream's as it is."""
+
+    status: int
+    body: bytes | None
+
+
+class Recorded(NamedTuple):
+    """The answer of a recorded exchange. A status of None says that none was captured."""
+
+    at: float
+    status: int | None
+    body: bytes = b""
+
+
+class Auditor:
+    """The asynchronous driver. Whatever goes wrong inside it, traffic goes on (unless `on_error: block`)."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        store: Store,
+        sinks: Sequence[Sink],
+        clock: Callable[[], float] = time.time,
+        *,
+        error: RuleError = lambda part, error: None,
+    ) -> None:
+        self.settings = settings
+        self.engine = engine
+        self.store = store
+        self.sinks = tuple(sinks)
+        self.clock = clock
+        self._error = error
+
+    async def begin(self, exchange: Exchange) -> Audit:
+        """Judge an exchange before it is forwarded, and report what was found."""
+        started = time.perf_counter()
+        opened: Opened | None = None
+        verdict = Verdict()
+        if exchange.body is not None:
+            try:
+                opened = self.engine.open(exchange)
+                verdict = self.engine.judge(opened, await self._read(opened))
+            except Exception as error:
+                self._failed("audit", error)
+                if self.settings.on_error == "block":
+                    verdict = Verdict(refusal=_audit_failed())
+        header = findings_header(verdict.findings) if self.settings.findings_header else ""
+        audit = Audit(exchange, opened, verdict, header, time.perf_counter() - started)
+        self._report(verdict.findings)
+        return audit
+
+    async def answered(
+        self, audit: Audit, status: int, body: bytes | None, *, upstream_seconds: float | None = None
+    ) -> Answer:
+        """Settle an exchange that has its answer; what it taught is stored before this returns."""
+        answer = Answer(status, None)
+        verdict = audit.verdict
+        ending: Ending = "forwarded" if audit.opened is not None else "unaudited"
+        kept = None
+        if verdict.refusal is not None:
+            ending = "blocked"
+        elif verdict.cut is not None:
+            ending, kept = "partial", verdict.cut.kept
+            try:
+                answer = Answer(*track_v2.merged(verdict.cut, status, body or b""))
+            except Exception as error:
+                self._failed("audit", error)
+        outcome = Outcome(
+            kind=outcome_kind(answer.status),
+            at=self.clock(),
+            status=answer.status,
+            refused_items=verdict.refused_items | track_v2.refused_by(status, body, kept),
+            body=body,
+        )
+        await self._settle(audit, outcome)
+        self._end(audit, ending, answer.status, upstream_seconds)
+        return answer
+
+    async def lost(self, audit: Audit, *, failed_by_us: bool = True) -> None:
+        """Settle an exchange whose answer never reached the client: nobody knows what became of it."""
+        await self._settle(audit, Outcome(kind="unknown", at=self.clock()))
+        self._end(audit, "failed", None, None)
+
+    def unread(self, exchange: Exchange) -> None:
+        """Count a request that could not even be parsed."""
+        self._end(Audit(exchange, None, Verdict(), "", 0.0), "failed", None, None)
+
+    async def expire(self, now: float) -> None:
+        """Give the findings of deadlines that have passed."""
+        try:
+            due = await self.store.due(now)
+            if not due:
+                return
+            keys = {key for _, deadline in due for key in deadline.watch}
+            reading = await self.store.get_many(keys, (), now)
+            self._report(self.engine.expire([deadline for _, deadline in due], reading))
+            await self.store.acknowledge([key for key, _ in due])
+        except Exception as error:
+            self._failed("deadlines", error)
+
+    async def _read(self, opened: Opened) -> Reading:
+        if not opened.keys:
+            return Reading()
+        try:
+            return await self.store.get_many(opened.keys, opened.marks, opened.exchange.at)
+        except Exception as error:
+            self._failed("store", error)
+            return Reading()
+
+    async def _settle(self, audit: Audit, outcome: Outcome) -> None:
+        if audit.opened is None:
+            return
+        try:
+            settled = self.engine.settle(audit.opened, outcome)
+            marks = audit.opened.marks - audit.opened.reading.values.keys()
+            if settled.facts or marks:
+                await self.store.join_many(settled.facts, marks, outcome.at)
+            self._report(settled.findings)
+        except Exception as error:
+            self._failed("store", error)
+
+    def _report(self, findings: Iterable[Finding]) -> None:
+        for finding in findings:
+            for sink in self.sinks:
+                sink.found(finding)
+
+    def _end(self, audit: Audit, ending: Ending, status: int | None, upstream_seconds: float | None) -> None:
+        opened = audit.opened
+        end = End(
+            exchange=audit.exchange,
+            api=opened.calls[0].api if opened else surface(audit.exchange),
+            ending=ending,
+            calls=opened.calls if opened else (),
+            client=opened.client if opened else "other",
+            status=status,
+            audit_seconds=audit.seconds,
+            upstream_seconds=upstream_seconds,
+        )
+        for sink in self.sinks:
+            sink.ended(end)
+
+    def _failed(self, part: str, error: Exception) -> None:
+        log.warning("%s failed, traffic goes on: %s: %s", part, type(error).__name__, error)
+        self._error(part, error)
+
+
+class _Found:
+    """A sink that keeps findings in memory, for runs that end."""
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+
+    def found(self, finding: Finding) -> None:
+        self.findings.append(finding)
+
+    def ended(self, end: End) -> None:
+        pass
+
+
+async def audit_recorded(
+    exchanges: Iterable[tuple[Exchange, Recorded | None]],
+    engine: Engine,
+    *,
+    store: Store | None = None,
+    end: float | None = None,
+) -> list[Finding]:
+    """Audit recorded exchanges, in their order and by their own time; return the findings.
+
+    Without an answer an exchange counts as unknown. Deadlines run up to `end`, else up to the last
+    exchange; what is still open then is pending, and no finding.
+    """
+    now = 0.0
+    sink = _Found()
+    auditor = Auditor(engine.settings, engine, store or MemoryStore(), [sink], lambda: now)
+    waiting: list[tuple[float, int, Audit, Recorded | None]] = []
+
+    async def answer(before: float) -> None:
+        nonlocal now
+        while waiting and waiting[0][0] <= before:
+            now, _, audit, recorded = heapq.heappop(waiting)
+            if audit.verdict.refusal is not None:
+                await auditor.answered(audit, audit.verdict.refusal.status, None)
+            elif recorded is None or recorded.status is None:
+                await auditor.lost(audit)
+            else:
+                await auditor.answered(audit, recorded.status, recorded.body)
+        now = before
+
+    for number, (exchange, recorded) in enumerate(exchanges):
+        await answer(exchange.at)
+        await auditor.expire(exchange.at)
+        audit = await auditor.begin(exchange)
+        heapq.heappush(waiting, (recorded.at if recorded else exchange.at, number, audit, recorded))
+    await answer(float("inf"))
+    if end is not None:
+        await auditor.expire(end)
+    return sink.findings
+
+
+def build(
+    settings: Settings,
+    *,
+    clock: Callable[[], float] = time.time,
+    sinks: Sequence[Sink] = (),
+    seal: Seal,
+    rules: Sequence[Rule] | None = None,
+    store: Store | None = None,
+    rule_error: RuleError = lambda rule, error: None,
+    error: RuleError = lambda part, error: None,
+    judged: Judged | None = None,
+) -> Auditor:
+    """An auditor over the shipped rules and the store that the settings name."""
+    engine = Engine(settings, rule_list.RULES if rules is None else rules, seal, rule_error=rule_error, judged=judged)
+    return Auditor(settings, engine, store or MemoryStore(settings.facts_limit), sinks, clock, error=error)
+
+
+def outcome_kind(status: int) -> OutcomeKind:
+    """2xx is accepted, 4xx refused; of a redirect or a server error nobody knows (design §3)."""
+    if 200 <= status < 300:
+        return "accepted"
+    return "refused" if 400 <= status < 500 else "unknown"
+
+
+def findings_header(findings: Sequence[Finding]) -> str:
+    """The value of `Cio-Proxy-Findings`: each rule once with its worst action, at most 1 KiB (design §5)."""
+    worst: dict[str, int] = {}
+    for finding in findings:
+        rank = _WORST.index(finding.action)
+        worst[finding.rule] = min(rank, worst.get(finding.rule, rank))
+    entries = [f"{rule};action={_WORST[rank]}" for rule, rank in sorted(worst.items(), key=lambda entry: entry[1])]
+    value = ", ".join(entries)
+    shown = len(entries)
+    while len(value) > HEADER_LIMIT:
+        shown -= 1
+        value = ", ".join([*entries[:shown], f"more;count={len(entries) - shown}"])
+    return value
+
+
+def _audit_failed() -> Refusal:
+    message = "blocked by cio-proxy: the audit failed and on_error is block"
+    body = union_error(400, "audit_failed", message)
+    headers = ((b"Content-Type", b"application/json"), (b"Content-Length", str(len(body)).encode()))
+    return Refusal(status=400, reason="Blocked by cio-proxy: audit failed", headers=headers, body=body)

@@ -1,0 +1,85 @@
+"""A rule's page: what it finds, what Customer.io does, the fix, and its first bad and good examples."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from cio_proxy.examples import Example, read
+from cio_proxy.rules import RULES, Rule
+
+CATEGORIES = {
+    "1": "Authentication and set-up",
+    "2": "User identification",
+    "3": "Event tracking",
+    "4": "Data quality",
+    "5": "Campaign configuration",
+    "6": "Delivery",
+    "7": "Performance",
+    "contract": "API contract",
+}
+
+
+def find(id: str, rules: Sequence[Rule] = RULES) -> Rule:
+    """The rule of this id. Raises LookupError with a message that names the closest one."""
+    for rule in rules:
+        if rule.info.id == id:
+            return rule
+    near = difflib.get_close_matches(id, [rule.info.id for rule in rules], 1)
+    hint = f"did you mean '{near[0]}'?" if near else "`cio-proxy explain` lists them all."
+    raise LookupError(f"there is no rule '{id}': {hint}")
+
+
+def page(rule: Rule) -> str:
+    """The page of one rule, as Markdown."""
+    info = rule.info
+    can_block = "yes" if "block" in info.actions else "no"
+    lines = [
+        f"# {info.id}",
+        "",
+        f"{rule.title}.",
+        "",
+        f"{info.severity} · {CATEGORIES[info.category]} · can block: {can_block} · {info.stage}, version {info.version}",
+        "",
+        rule.prose,
+        "",
+        f"Fix: {rule.fix}",
+    ]
+    if info.params:
+        lines += ["", "Parameters:"]
+        lines += [
+            f"  {name}: {param.about} (default {shown(param.default, param.unit)})"
+            for name, param in info.params.items()
+        ]
+    examples = read(rule.examples)
+    for kind in ("bad", "good"):
+        example = next((e for e in examples if e.kind == kind and not any(s.repeat > 1 for s in e.exchanges)), None)
+        if example is not None:
+            lines += ["", f"{kind.capitalize()}: {example.name}", "", _block(example)]
+    lines += ["", *(f"See {see}" for see in rule.see)]
+    return "\n".join(lines) + "\n"
+
+
+def table(rules: Sequence[Rule] = RULES) -> str:
+    """All rules as a Markdown table, for the README."""
+    rows = ["| rule | severity | what it finds | can block |", "|---|---|---|---|"]
+    for rule in rules:
+        blocks = "yes" if "block" in rule.info.actions else "no"
+        rows.append(
+            f"| [`{rule.info.id}`](cio_proxy/rules/{rule.examples.stem}.py) | {rule.info.severity} | {rule.title} | {blocks} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def shown(value: object, unit: str) -> str:
+    """A parameter as configuration writes it."""
+    if unit == "duration" and isinstance(value, int | float):
+        for size, letter in ((86_400, "d"), (3600, "h"), (60, "m")):
+            if value >= size and value % size == 0:
+                return f"{value / size:g}{letter}"
+        return f"{value:g}s"
+    return str(value)
+
+
+def _block(example: Example) -> str:
+    return "\n".join(f"    {line}" for line in example.source.splitlines())

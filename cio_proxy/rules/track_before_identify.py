@@ -1,0 +1,169 @@
+"""An event was sent before the person it is about was identified.
+
+Customer.io answers 200 to an event for an identifier it does not know. What it keeps of it is not
+documented: at best a bare profile that holds nothing but the identifier, so a campaign triggered by
+the event finds no e-mail address and no attributes and mails nobody.
+
+The order is proven by what follows: a first identify whose `created_at` is not before the event
+says that the person was new, and a first identify right after an event named like a sign-up says
+nearly as much. Two requests on different connections that arrive within the grace window may have
+overtaken each other and prove nothing. With `people: complete` an unknown person is unknown.
+
+Fix: send (and await) the identify first, then the event; for visitors who have no id yet send the event with an
+anonymous id and put that id on the identify.
+
+See https://docs.customer.io/integrations/api/track/ (identify, track)
+See https://docs.customer.io/journeys/anonymous-events/
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cio_proxy.model import Call, Fact, Finding, Key, Known, Origin, Outcome, Param, RuleInfo, Span
+
+DAY = 86_400.0
+CLOCK_SKEW = 300.0
+
+RULE = RuleInfo(
+    id="track-before-identify",
+    severity="error",
+    category="2",
+    kinds=frozenset({"identify", "event", "delete", "suppress"}),
+    apis=frozenset({"track_v1", "track_v2", "pipelines"}),
+    params={
+        "grace": Param(
+            2.0, "how long after an event an identify on another connection may have been overtaken", "duration"
+        ),
+        "remember": Param(30 * DAY, "how long a person is remembered", "duration"),
+    },
+)
+
+EFFECT = (
+    "Customer.io answers 200 and has no attributes or e-mail address to use when the event arrives: "
+    "campaigns triggered by it reach nobody."
+)
+FIX = "Identify the person first and await the answer, then send the event."
+
+_SIGN_UP = re.compile(
+    r"(?:user|account|customer|member|person|profile)?(?:sign(?:ed)?up|regist(?:er|ered|ration)|(?:account|user)?created)"
+    r"(?:complete|completed|success|finished)?"
+)
+
+
+def needs(call: Call) -> Iterator[Key]:
+    """Identifies and deletes of the person, and events that came before any identify."""
+    for identifier in call.person.identifiers():
+        yield Key("identified", call.workspace, identifier)
+        yield Key("deleted", call.workspace, identifier)
+        yield Key("event-first", call.workspace, identifier)
+        yield Key("sign-up-first", call.workspace, identifier)
+
+
+def check(call: Call, known: Known) -> Iterator[Finding]:
+    """An event for an unknown person (only when all people are known), or the identify that comes too late."""
+    if call.kind == "event":
+        yield from _unknown_person(call, known)
+    elif call.kind == "identify" and not _is_update_only(call):
+        yield from _late_identify(call, known)
+
+
+def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[Fact]:
+    """Identifies and deletes count even when their outcome is unknown; events only when they were accepted."""
+    ttl = params["remember"]
+    span = Span(call.at, call.at, Origin(call.exchange.id, call.exchange.connection))
+    for identifier in call.person.identifiers():
+        match call.kind:
+            case "identify":
+                yield Fact(Key("identified", call.workspace, identifier), span, ttl)
+            case "delete" | "suppress":
+                yield Fact(Key("deleted", call.workspace, identifier), span, ttl)
+            case "event" if outcome.kind == "accepted" and call.name:
+                yield Fact(Key("event-first", call.workspace, identifier), span, ttl)
+                if is_sign_up(call.name):
+                    yield Fact(Key("sign-up-first", call.workspace, identifier), span, ttl)
+
+
+def is_sign_up(name: str) -> bool:
+    """Whether an event name says that a person was just created."""
+    return _SIGN_UP.fullmatch(re.sub(r"[^a-z]", "", name[:100].lower())) is not None
+
+
+def _unknown_person(call: Call, known: Known) -> Iterator[Finding]:
+    identifiers = list(call.person.identifiers())
+    if known.people != "complete" or not identifiers:
+        return
+    for identifier in identifiers:
+        identified = Key("identified", call.workspace, identifier)
+        if _is_identified(call, known, identifier) or known.in_flight(identified):
+            return
+    yield RULE.finding(
+        call.person_at,
+        "an event for a person who was never identified",
+        effect=EFFECT,
+        fix=FIX,
+        confidence="certain",
+        name=call.name,
+    )
+
+
+def _late_identify(call: Call, known: Known) -> Iterator[Finding]:
+    identifiers = list(call.person.identifiers())
+    if any(known.span(Key("identified", call.workspace, identifier)) for identifier in identifiers):
+        return
+    if any(known.span(Key("deleted", call.workspace, identifier)) for identifier in identifiers):
+        return
+    for identifier in identifiers:
+        event = known.span(Key("event-first", call.workspace, identifier))
+        if event is None:
+            continue
+        if not _is_in_order(call, event, known.params["grace"]):
+            return
+        gap = call.at - event.first
+        created_at = _created_at(call)
+        if created_at is not None:
+            if created_at < event.first - CLOCK_SKEW:
+                return
+            message = f"the first identify came {gap:.1f} s after an event for the same new person"
+            yield _finding(call, event, message, certain=True)
+        elif known.span(Key("sign-up-first", call.workspace, identifier)):
+            message = f"the first identify came {gap:.1f} s after a sign-up event for the same person"
+            yield _finding(call, event, message, certain=False)
+        return
+
+
+def _finding(call: Call, event: Span, message: str, certain: bool) -> Finding:
+    return RULE.finding(
+        call.person_at,
+        message,
+        effect=EFFECT,
+        fix=FIX,
+        confidence="certain" if certain else "likely",
+        related=(event.origin.exchange,),
+    )
+
+
+def _is_in_order(call: Call, event: Span, grace: float) -> bool:
+    """One connection (or one batch) keeps its order; two may overtake each other."""
+    same = event.origin.connection == call.exchange.connection
+    return same or call.at - event.first > grace
+
+
+def _is_identified(call: Call, known: Known, identifier: str) -> bool:
+    identified = known.span(Key("identified", call.workspace, identifier))
+    deleted = known.span(Key("deleted", call.workspace, identifier))
+    return identified is not None and (deleted is None or identified.last >= deleted.last)
+
+
+def _is_update_only(call: Call) -> bool:
+    return call.attributes.get("_update") is True
+
+
+def _created_at(call: Call) -> float | None:
+    """`created_at` in seconds, also where it was sent in milliseconds (another rule's fault)."""
+    value = call.attributes.get("created_at")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value / 1000 if value >= 1e11 else float(value)

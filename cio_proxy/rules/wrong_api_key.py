@@ -1,0 +1,91 @@
+"""The key is of another kind than the API it is sent to.
+
+Track takes HTTP Basic with a site id and a Track key, the App API a Bearer App key, Pipelines its
+own key with an empty password or, for newer ones, as Bearer. A wrong kind answers 401 on Track and
+the App API; Pipelines in its default mode may answer 200 and drop the call.
+
+Fix: give each client the credential of its own API: site id and Track API key for Track, an App API key for the App
+API, a write key for Pipelines.
+
+See https://docs.customer.io/accounts-and-workspaces/managing-credentials/
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from cio_proxy.model import KINDS, Call, Confidence, Finding, Known, RuleInfo
+
+RULE = RuleInfo(
+    id="wrong-api-key",
+    severity="error",
+    category="1",
+    kinds=frozenset(KINDS),
+    apis=frozenset({"track_v1", "track_v2", "pipelines", "app"}),
+)
+
+AT = "header:Authorization"
+WITHOUT_AUTH = frozenset({"unsubscribe", "report_metric"})
+FIX = {
+    "track": "Use HTTP Basic with the site id and the Track API key of the same workspace.",
+    "app": "Use `Authorization: Bearer` with an App API key.",
+    "pipelines": "Use the write key of the Pipelines source.",
+}
+_HEX_32 = re.compile(r"[0-9a-f]{32}\Z")
+_HEX_20 = re.compile(r"[0-9a-f]{20}\Z")
+
+
+def check(call: Call, known: Known) -> Iterator[Finding]:
+    """Judge the scheme first, then the configured owner of the key, then its shape."""
+    if not call.leads or call.credentials.scheme in ("none", "other"):
+        return
+    if call.api in ("track_v1", "track_v2"):
+        if call.kind not in WITHOUT_AUTH and call.endpoint != "other":
+            yield from _on_track(call)
+    elif call.api == "app":
+        yield from _on_app(call)
+    elif call.credentials.belongs_to not in (None, "pipelines"):
+        yield _finding(call, f"a {_owner(call)} key on the Pipelines API", "pipelines", "certain")
+
+
+def _on_track(call: Call) -> Iterator[Finding]:
+    credentials = call.credentials
+    if credentials.scheme == "bearer":
+        yield _finding(call, "a Bearer token on the Track API, which takes HTTP Basic", "track", "certain", True)
+    elif credentials.fault:
+        yield _finding(call, f"the Basic credentials cannot be right: {credentials.fault}", "track", "certain", True)
+    elif credentials.belongs_to not in (None, "track_v1"):
+        yield _finding(call, f"a {_owner(call)} key on the Track API", "track", "certain")
+    elif _HEX_32.match(credentials.secret):
+        yield _finding(call, "a key of 32 characters, the shape of an App API key, on the Track API", "track", "likely")
+
+
+def _on_app(call: Call) -> Iterator[Finding]:
+    credentials = call.credentials
+    if credentials.scheme == "basic":
+        yield _finding(call, "HTTP Basic on the App API, which takes a Bearer App API key", "app", "certain")
+    elif credentials.belongs_to not in (None, "app"):
+        yield _finding(call, f"a {_owner(call)} key on the App API", "app", "certain")
+    elif _HEX_20.match(credentials.secret):
+        yield _finding(call, "a token of 20 characters, the shape of a Track key, on the App API", "app", "likely")
+
+
+def _owner(call: Call) -> str:
+    return {"track_v1": "Track", "app": "App API", "pipelines": "Pipelines"}.get(
+        str(call.credentials.belongs_to), "other"
+    )
+
+
+def _finding(call: Call, message: str, fix: str, confidence: Confidence, refusable: bool = False) -> Finding:
+    lost = "may answer 200 and drop the call" if call.api == "pipelines" else "answers 401 and nothing is stored"
+    return RULE.finding(
+        AT,
+        message,
+        effect=f"Customer.io {lost}.",
+        fix=FIX[fix],
+        confidence=confidence,
+        evidence=f"{call.credentials.scheme}, {len(call.credentials.secret)} characters",
+        refusable=refusable,
+        whole=True,
+    )

@@ -1,0 +1,34 @@
+"""The state folder: the key of every keyed hash, and the certificates. Readable by its owner only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from cio_proxy.model import Settings
+
+KEY_BYTES = 32
+
+
+def folder(settings: Settings, environ: Mapping[str, str]) -> Path:
+    """The configured state folder, else `cio-proxy` in the user's, made on first use. Raises OSError."""
+    home = environ.get("XDG_STATE_HOME") or str(Path("~/.local/state").expanduser())
+    path = Path(settings.state).expanduser() if settings.state else Path(home) / "cio-proxy"
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def hash_key(folder: Path) -> bytes:
+    """The key of the keyed hashes, made once. Raises OSError, and ValueError when the file holds no key."""
+    path = folder / "hash.key"
+    with contextlib.suppress(FileExistsError):
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(secrets.token_bytes(KEY_BYTES))
+    key = path.read_bytes()
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"{path} does not hold a {KEY_BYTES}-byte key: delete it to have a new one made")
+    return key

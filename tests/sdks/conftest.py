@@ -1,0 +1,152 @@
+"""A running proxy, and the SDK programs of this folder as subprocesses."""
+
+import hashlib
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from . import table
+
+ROOT = Path(__file__).parents[2]
+APP_KEY = "5b1f0c9ad27e4368b0c4f1e2793d8a56"
+"""An App API key that the configuration knows (by its digest), for an SDK to send to the wrong place."""
+
+
+class Step(NamedTuple):
+    step: str
+    ok: bool
+    error: str
+
+
+CONFIG = {
+    "rules": {"missing-email": {"window": "1s"}},
+    "workspaces": {"shop": {"app_keys": [hashlib.sha256(APP_KEY.encode()).hexdigest()]}},
+}
+
+
+class Proxy:
+    """`cio-proxy run` on free ports in front of the sandbox, with a state folder of its own."""
+
+    def __init__(self, folder: Path, *options: str, config: dict[str, Any] = CONFIG) -> None:
+        file = folder / "cio-proxy.yaml"
+        file.write_text(json.dumps(config))  # JSON is YAML
+        self.folder = folder
+        self.log = folder / "stderr.txt"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [
+                    Path(sys.executable).with_name("cio-proxy"),
+                    "run",
+                    *("--config", file),
+                    *("--listen", "127.0.0.1:0"),
+                    *("--admin", "127.0.0.1:0"),
+                    *("--upstream", "sandbox"),
+                    *options,
+                ],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=os.environ | {"XDG_STATE_HOME": str(folder / "state"), "CIO_PROXY_STATE": str(folder / "state")},
+            )
+        ready = json.loads(self._first_line())
+        self.url: str = ready["outbound"]
+        self.admin: str = ready["admin"]
+
+    def _first_line(self) -> str:
+        assert self.process.stdout is not None
+        readable, _, _ = select.select([self.process.stdout], [], [], 60)
+        line = self.process.stdout.readline() if readable else ""
+        if not line:
+            self.process.kill()
+            pytest.fail(f"cio-proxy run did not start:\n{self.log.read_text()}")
+        return line
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(60)
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(self.admin + path, timeout=10) as answer:
+            return json.load(answer)
+
+    def summary(self) -> Counter[str]:
+        """The counters of the summary: requests, blocked, and each rule id."""
+        summary = self.get("/api/summary")
+        return Counter({"requests": summary["requests"], "blocked": summary["blocked"]}) + Counter(summary["by_rule"])
+
+    def rises(self, before: Counter[str], requests: int, until: set[str], within: float = 15) -> Counter[str]:
+        """What was counted since `before`: once there are so many requests and all of `until`, or the time is over."""
+        end = time.monotonic() + within
+        while True:
+            risen = self.summary() - before
+            if (risen["requests"] >= requests and until <= risen.keys()) or time.monotonic() > end:
+                return risen
+            time.sleep(0.1)
+
+    def certificate(self) -> Path:
+        return next(self.folder.rglob("*ca-cert.pem"))
+
+    def run(self, program: tuple[str, ...], *arguments: str) -> list[Step]:
+        """Run a program of an SDK against this proxy and read its steps."""
+        plain = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+        done = subprocess.run(
+            [*program, self.url, *arguments],
+            cwd=ROOT,
+            env=plain | {"REQUESTS_CA_BUNDLE": str(self.certificate())},
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return [
+            Step(line["step"], line["ok"], line.get("error", "")) for line in map(json.loads, done.stdout.splitlines())
+        ]
+
+
+def need(sdk: str) -> None:
+    """Skip the test unless `make setup` could install this SDK."""
+    if not (ROOT / table.INSTALLED[sdk] / ".stamp").exists():
+        pytest.skip(f"{sdk} is not installed: see what `make setup` says")
+
+
+@pytest.fixture(scope="session")
+def observing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    proxy = Proxy(tmp_path_factory.mktemp("observing"))
+    yield proxy
+    proxy.stop()
+
+
+@pytest.fixture(scope="session")
+def enforcing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    proxy = Proxy(tmp_path_factory.mktemp("enforcing"), "--enforcement", "enforce")
+    yield proxy
+    proxy.stop()
+
+
+@pytest.fixture(scope="session")
+def knowing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """A proxy that is told that it sees every person, where history rules may judge at once."""
+    proxy = Proxy(tmp_path_factory.mktemp("knowing"), "--enforcement", "enforce", "--people", "complete")
+    yield proxy
+    proxy.stop()
+
+
+@pytest.fixture(scope="session")
+def blocking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """A proxy whose operator blocks whatever a rule can stop, on strong evidence already."""
+    block = {rule: {"action": "block"} for rule in table.TABLE if rule not in table.UNSTOPPABLE}
+    config = CONFIG | {"block": "likely", "rules": CONFIG["rules"] | block}
+    proxy = Proxy(tmp_path_factory.mktemp("blocking"), "--enforcement", "enforce", config=config)
+    yield proxy
+    proxy.stop()

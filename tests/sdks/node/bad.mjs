@@ -1,0 +1,58 @@
+// Commits one pitfall through customerio-node.
+//
+//   node bad.mjs http://127.0.0.1:8080 PITFALL
+import { TrackClient } from 'customerio-node';
+import { connect, now, pause, step, weekAgo } from './session.mjs';
+
+const [proxy, pitfall] = process.argv.slice(2);
+const { siteId, appKey, track, pipelines } = connect(proxy);
+
+const person = { email: 'grace@example.com', created_at: weekAgo() };
+const known = () => step('identify', () => track.identify('cust-grace', person));
+const event = (name, data = {}) => step('track', () => track.track('cust-grace', { name, data }));
+
+const pitfalls = {
+  'wrong-api-key': () =>
+    step('identify', () => new TrackClient(siteId, '', { url: `${proxy}/api/v1` }).identify('cust-grace', person)),
+  'wrong-api-key: App key': () =>
+    step('identify', () => new TrackClient(siteId, appKey, { url: `${proxy}/api/v1` }).identify('cust-grace', person)),
+  'millisecond-timestamp': () =>
+    step('identify', () => track.identify('cust-grace', { ...person, created_at: Date.now() })),
+  'millisecond-timestamp: Pipelines': () =>
+    step('identify', () =>
+      pipelines.identify({ userId: 'cust-grace', traits: { email: person.email, created_at: Date.now() } }),
+    ),
+  'hardcoded-credentials': () =>
+    step('identify', () => track.identify('cust-grace', { ...person, integration: `sa_live_${appKey}` })),
+  'inconsistent-event-name': async () => {
+    await known();
+    await event('orderCompleted');
+  },
+  'dynamic-event-name': async () => {
+    await known();
+    await event('viewed_6f1c2b7e-93d4-4c5a-8f20-1b7d9e4a6c38');
+  },
+  'pii-in-name': () => step('identify', () => track.identify('cust-grace', { ...person, 'invited_by_ada@example.com': true })),
+  'pii-in-name: event': async () => {
+    await known();
+    await event('invited_ada@example.com');
+  },
+  'malformed-body': () => step('identify', () => track.identify('cust-grace', [person])),
+  'oversized-payload': async () => {
+    await known();
+    await event('report_viewed', { text: 'lorem ipsum '.repeat(10_000) });
+  },
+  // The pause is longer than the grace that the rule gives to calls that race each other.
+  'track-before-identify': async () => {
+    await event('signed_up');
+    await pause(2.5);
+    await step('identify', () => track.identify('cust-grace', { ...person, created_at: now() }));
+  },
+  'missing-email': () => step('identify', () => track.identify('cust-grace', { first_name: 'Grace', created_at: now() })),
+};
+
+if (!(pitfall in pitfalls)) {
+  console.error(`usage: node bad.mjs PROXY PITFALL, one of: ${Object.keys(pitfalls).join(', ')}`);
+  process.exit(2);
+}
+await pitfalls[pitfall]();

@@ -1,0 +1,60 @@
+"""Commits one pitfall through `customerio-cdp-analytics`: python cdp_bad.py http://127.0.0.1:8080 PITFALL."""
+
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+
+import session
+from customerio.analytics.client import Client
+from session import now, report, step
+
+proxy, pitfall, *keys = sys.argv[1:]
+cdp = Client(keys[0] if keys else session.key(20), host=proxy, sync_mode=True)
+PERSON = {"email": "grace@example.com", "createdAt": datetime.now(UTC) - timedelta(days=7)}
+
+
+def identify(**traits: object) -> None:
+    step("identify", lambda: cdp.identify("cust-grace", traits))
+
+
+def event(name: str, properties: dict[object, object] | None = None) -> None:
+    step("track", lambda: cdp.track("cust-grace", name, properties))
+
+
+def event_of_known_person(name: str, properties: dict[object, object] | None = None) -> None:
+    identify(**PERSON)
+    event(name, properties)
+
+
+def event_before_the_person() -> None:
+    event("signed_up")
+    time.sleep(2.5)  # longer than the grace that the rule gives to calls that race each other
+    identify(email="grace@example.com", created_at=now())
+
+
+def in_the_background() -> None:
+    """The same as `pii-in-name: event` from the queue of the default mode, which retries what it takes for a fault."""
+    queued = Client(session.key(20), host=proxy, on_error=lambda error, _: report("upload", str(error)))
+    queued.identify("cust-grace", PERSON)
+    step("identify", queued.flush)
+    queued.track("cust-grace", "invited_ada@example.com")
+    queued.shutdown()  # the upload reports itself
+
+
+PITFALLS = {
+    "wrong-api-key": lambda: identify(**PERSON),  # with the App key that the test gives
+    "millisecond-timestamp": lambda: identify(**PERSON, created_at=now() * 1000),
+    "hardcoded-credentials": lambda: identify(**PERSON, integration=f"sa_live_{session.key(32)}"),
+    "dynamic-event-name": lambda: event_of_known_person("viewed_6f1c2b7e-93d4-4c5a-8f20-1b7d9e4a6c38"),
+    "pii-in-name": lambda: identify(**PERSON, **{"invited_by_ada@example.com": True}),
+    "pii-in-name: event": lambda: event_of_known_person("invited_ada@example.com"),
+    "pii-in-name: queued event": in_the_background,
+    "malformed-body": lambda: event_of_known_person("report_viewed", {"score": float("nan")}),
+    "oversized-payload": lambda: event_of_known_person("report_viewed" + "_again" * 100),
+    "track-before-identify": event_before_the_person,
+    "missing-email": lambda: identify(first_name="Grace", created_at=now()),
+}
+
+if pitfall not in PITFALLS:
+    sys.exit(f"usage: cdp_bad.py PROXY PITFALL [WRITE_KEY], one of: {', '.join(PITFALLS)}")
+PITFALLS[pitfall]()

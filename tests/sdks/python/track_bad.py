@@ -1,0 +1,56 @@
+"""Commits one pitfall through `customerio`: python track_bad.py http://127.0.0.1:8080 PITFALL."""
+
+import sys
+import time
+
+import session
+import track_client
+from session import now, step, week_ago
+
+proxy, pitfall = sys.argv[1:]
+cio = track_client.connect(proxy)
+PERSON = {"email": "grace@example.com", "created_at": week_ago()}
+
+
+def identify(**attributes: object) -> None:
+    step("identify", lambda: cio.identify("cust-grace", **attributes))
+
+
+def event(name: str, data: dict[object, object] | None = None) -> None:
+    step("track", lambda: cio.track("cust-grace", name, data))
+
+
+def with_key(api_key: str) -> None:
+    step("identify", lambda: track_client.plain(proxy, cio.site_id, api_key).identify("cust-grace", **PERSON))
+
+
+def event_of_known_person(name: str, data: dict[object, object] | None = None) -> None:
+    identify(**PERSON)
+    event(name, data)
+
+
+def event_before_the_person() -> None:
+    event("signed_up")
+    time.sleep(2.5)  # longer than the grace that the rule gives to calls that race each other
+    identify(**PERSON | {"created_at": now()})
+
+
+PITFALLS = {
+    "wrong-api-key": lambda: with_key(""),
+    "wrong-api-key: App key": lambda: with_key(session.key(32)),
+    "millisecond-timestamp": lambda: identify(**PERSON | {"created_at": now() * 1000}),
+    "hardcoded-credentials": lambda: identify(**PERSON, integration=f"sa_live_{session.key(32)}"),
+    "inconsistent-event-name": lambda: event_of_known_person("orderCompleted"),
+    "dynamic-event-name": lambda: event_of_known_person("viewed_6f1c2b7e-93d4-4c5a-8f20-1b7d9e4a6c38"),
+    "pii-in-name": lambda: identify(**PERSON, **{"invited_by_ada@example.com": True}),
+    "pii-in-name: event": lambda: event_of_known_person("invited_ada@example.com"),
+    # Two keys of a Python dictionary that JSON writes alike.
+    "malformed-body": lambda: event_of_known_person("seat_taken", {1: "Ada", "1": "Bob"}),
+    "oversized-payload": lambda: event_of_known_person("report_viewed", {"text": "lorem ipsum " * 10_000}),
+    "track-before-identify": event_before_the_person,
+    "missing-email": lambda: identify(first_name="Grace", created_at=now()),
+}
+
+if pitfall not in PITFALLS:
+    sys.exit(f"usage: track_bad.py PROXY PITFALL, one of: {', '.join(PITFALLS)}")
+PITFALLS[pitfall]()

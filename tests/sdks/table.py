@@ -1,0 +1,105 @@
+"""Which pitfall each SDK can put on the wire: the programs that do, or the reason why it cannot."""
+
+from typing import NamedTuple
+
+NODE, TRACK, CDP = "customerio-node", "customerio", "customerio-cdp-analytics"
+
+# The folder of an SDK's environment, and the programs of a clean and of a bad session.
+INSTALLED = {NODE: "tests/sdks/node/node_modules", TRACK: ".venvs/sdk-track", CDP: ".venvs/sdk-cdp"}
+CLEAN = {
+    NODE: ("node", "tests/sdks/node/clean.mjs"),
+    TRACK: (".venvs/sdk-track/bin/python", "tests/sdks/python/track_clean.py"),
+    CDP: (".venvs/sdk-cdp/bin/python", "tests/sdks/python/cdp_clean.py"),
+}
+BAD = {
+    NODE: ("node", "tests/sdks/node/bad.mjs"),
+    TRACK: (".venvs/sdk-track/bin/python", "tests/sdks/python/track_bad.py"),
+    CDP: (".venvs/sdk-cdp/bin/python", "tests/sdks/python/cdp_bad.py"),
+}
+
+
+class Pitfall(NamedTuple):
+    """One program, by the name that it takes; a name is a rule id, and a variant after a colon."""
+
+    name: str
+    refused: bool = False
+    """True where `enforce` with the shipped defaults refuses the last call (reference 9.19)."""
+
+
+def found(name: str) -> Pitfall:
+    return Pitfall(name)
+
+
+def refused(name: str) -> Pitfall:
+    return Pitfall(name, refused=True)
+
+
+Reach = tuple[Pitfall, ...] | str
+
+TABLE: dict[str, dict[str, Reach]] = {
+    "wrong-api-key": {
+        NODE: (refused("wrong-api-key"), found("wrong-api-key: App key")),
+        TRACK: (refused("wrong-api-key"), found("wrong-api-key: App key")),
+        CDP: (found("wrong-api-key"),),
+    },
+    "millisecond-timestamp": {
+        NODE: (refused("millisecond-timestamp"), refused("millisecond-timestamp: Pipelines")),
+        TRACK: (refused("millisecond-timestamp"),),
+        CDP: (refused("millisecond-timestamp"),),
+    },
+    "hardcoded-credentials": {
+        NODE: (found("hardcoded-credentials"),),
+        TRACK: (found("hardcoded-credentials"),),
+        CDP: (found("hardcoded-credentials"),),
+    },
+    "inconsistent-event-name": {
+        NODE: (found("inconsistent-event-name"),),
+        TRACK: (found("inconsistent-event-name"),),
+        CDP: "sends Pipelines calls only, where no style of event names is expected until `convention` sets one",
+    },
+    "dynamic-event-name": {
+        NODE: (found("dynamic-event-name"),),
+        TRACK: (found("dynamic-event-name"),),
+        CDP: (found("dynamic-event-name"),),
+    },
+    "pii-in-name": {
+        NODE: (found("pii-in-name"), refused("pii-in-name: event")),
+        TRACK: (found("pii-in-name"), refused("pii-in-name: event")),
+        CDP: (
+            found("pii-in-name"),
+            refused("pii-in-name: event"),
+            refused("pii-in-name: queued event"),
+        ),
+    },
+    "malformed-body": {
+        NODE: (found("malformed-body"),),
+        TRACK: (found("malformed-body"),),
+        CDP: (found("malformed-body"),),
+    },
+    "oversized-payload": {
+        NODE: (refused("oversized-payload"),),
+        TRACK: (refused("oversized-payload"),),
+        CDP: (refused("oversized-payload"),),
+    },
+    "track-before-identify": {
+        NODE: (found("track-before-identify"),),
+        TRACK: (found("track-before-identify"),),
+        CDP: (found("track-before-identify"),),
+    },
+    "missing-email": {
+        NODE: (found("missing-email"),),
+        TRACK: (found("missing-email"),),
+        CDP: (found("missing-email"),),
+    },
+}
+
+UNSTOPPABLE = {"missing-email"}
+"""Rules that find their fault only when there is nothing left to refuse."""
+
+PROGRAMS = [
+    (sdk, rule, pitfall)
+    for rule, reach in TABLE.items()
+    for sdk, pitfalls in reach.items()
+    if not isinstance(pitfalls, str)
+    for pitfall in pitfalls
+]

@@ -1,0 +1,71 @@
+"""Joining facts is commutative, associative and idempotent, whatever the facts are."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cio_proxy.audit import sealed_with
+from cio_proxy.model import Deadline, Finding, Key, Origin, Sample, Span, Tally, pointer
+
+SEAL = sealed_with(b"k" * 32)
+times = st.floats(0, 2e9, allow_nan=False)
+origins = st.builds(Origin, st.text(max_size=3), st.text(max_size=3))
+spans = st.tuples(times, times, origins).map(lambda t: Span(min(t[:2]), max(t[:2]), t[2]))
+samples = st.frozensets(st.text(max_size=4), max_size=12).map(lambda m: Sample(5, plain=m).sealed(SEAL))
+tallies = st.dictionaries(st.sampled_from("abc"), st.integers(0, 99)).map(Tally)
+
+
+def deadline(at: float, exchange: str) -> Deadline:
+    seed = Finding(
+        rule="r", severity="error", confidence="likely", pointer="", message="", effect="", fix="", exchange=exchange
+    )
+    return Deadline(at, "r", (), seed)
+
+
+deadlines = st.builds(deadline, times, st.text(max_size=3))
+each_kind = pytest.mark.parametrize(
+    "values", [spans, samples, tallies, deadlines], ids=["span", "sample", "tally", "deadline"]
+)
+
+
+@each_kind
+def test_the_order_of_learning_does_not_matter(values: st.SearchStrategy[Any]) -> None:
+    @given(values, values, values)
+    def holds(a: Any, b: Any, c: Any) -> None:
+        assert a.join(b) == b.join(a)
+        assert a.join(b).join(c) == a.join(b.join(c))
+        assert a.join(a) == a
+
+    run: Callable[[], None] = holds
+    run()
+
+
+@given(st.frozensets(st.text(max_size=6), max_size=30))
+def test_a_small_set_is_counted_exactly_and_keeps_no_clear_member(members: frozenset[str]) -> None:
+    sample = Sample(100, plain=members).sealed(SEAL)
+    assert sample.count() == len(members)
+    assert not sample.plain
+
+
+def test_a_large_set_is_estimated_within_bounded_memory() -> None:
+    sample = Sample(256)
+    for start in range(0, 20_000, 500):
+        taught = Sample(256, plain=frozenset(map(str, range(start, start + 500)))).sealed(SEAL)
+        sample = sample.join(taught)
+    assert len(sample.hashes) == 256
+    assert 16_000 < sample.count() < 24_000
+
+
+def test_a_sealed_key_shows_nothing_of_its_subject_and_depends_on_the_key() -> None:
+    key = Key("identified", "ws", "email:ada@example.com")
+    assert "ada" not in str(key.sealed(SEAL))
+    assert key.sealed(SEAL) == key.sealed(SEAL)
+    assert key.sealed(SEAL) != key.sealed(sealed_with(b"x" * 32))
+
+
+def test_pointers_escape_as_rfc_6901_says() -> None:
+    assert pointer("/batch/0", "a/b~c") == "/batch/0/a~1b~0c"
+    assert pointer("", 0, "") == "/0/"
