@@ -1,0 +1,5 @@
+"""An emulated Customer.io: it keeps what it is sent, and says what the real one would lose."""
+
+from cio_proxy.sandbox.server import Sandbox
+
+__all__ = ["Sandbox"]

@@ -1,0 +1,253 @@
+"""The emulation as a server: which API a request is for, who may call it, and the read API for tests and the demo.
+
+GET  /_sandbox/people | events | deliveries | objects | requests    {"people": [...]}, oldest first
+POST /_sandbox/reset                                                forget everything
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import uvicorn
+
+from cio_proxy.model import Json
+from cio_proxy.sandbox import app_api, pipelines, track_v1, track_v2, wire
+from cio_proxy.sandbox.people import Ring
+from cio_proxy.sandbox.state import Workspace
+from cio_proxy.sandbox.wire import Reply, Request
+
+type Message = MutableMapping[str, Any]
+type Receive = Callable[[], Awaitable[Message]]
+type Send = Callable[[Message], Awaitable[None]]
+type Api = Literal["track", "pipelines", "app"]
+
+MAX_REQUESTS, MAX_REQUEST_BYTES = 10_000, 64 * 2**20
+MAX_NOTES = 50
+
+
+@dataclass(slots=True)
+class Received:
+    """One request, what it was answered, and what the answer did not say."""
+
+    at: float
+    api: Api
+    method: str
+    target: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+    status: int
+    notes: list[str]
+
+    def shown(self) -> dict[str, Json]:
+        """What `/_sandbox/requests` shows: header names as the server gives them, in lower case; body in base64."""
+        return {
+            "at": self.at,
+            "api": self.api,
+            "method": self.method,
+            "target": self.target.decode("latin-1"),
+            "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in self.headers],
+            "body": base64.b64encode(self.body).decode(),
+            "status": self.status,
+            "notes": [*self.notes],
+        }
+
+
+class Sandbox:
+    """An emulated Customer.io. `region` answers `GET /api/v1/accounts/region`; `clock` gives Unix seconds.
+
+    `app` is a plain ASGI application; `start` and `stop` run it on a socket in the current event loop.
+    """
+
+    def __init__(self, *, region: Literal["us", "eu"] = "us", clock: Callable[[], float] = time.time) -> None:
+        self.region = region
+        self.clock = clock
+        self.reset()
+        self._server: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.workspace = Workspace(self.clock)
+        self.requests: Ring[Received] = Ring(MAX_REQUESTS, MAX_REQUEST_BYTES)
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
+        """Listen, and return the URL. Raises `OSError`, with one clear line, if that address cannot be used."""
+        listener = _listen(host, port)
+        config = uvicorn.Config(
+            self.app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=75,  # a server that closes first looks like an app without pooling (reference 9.17)
+            timeout_graceful_shutdown=2,
+            h11_max_incomplete_event_size=256 * 1024,
+        )
+        server = _Server(config)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started:
+            if serving.done():
+                await serving
+                raise OSError(f"the sandbox on {host}:{port} ended before it started")
+            await asyncio.sleep(0.005)
+        self._server, self._serving = server, serving
+        bound = listener.getsockname()[1]
+        return f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}"
+
+    async def stop(self) -> None:
+        """Answer what is under way, within two seconds, and close the socket. Does nothing if not started."""
+        if self._server is not None and self._serving is not None:
+            self._server.should_exit = True
+            await self._serving
+            self._server = self._serving = None
+
+    async def app(self, scope: Message, receive: Receive, send: Send) -> None:
+        """The ASGI application."""
+        if scope["type"] != "http":
+            return
+        body = await _body(receive)
+        if body is None:
+            return
+        path = _bare(scope["raw_path"])
+        request = Request(
+            scope["method"], path, scope["query_string"], tuple((name, value) for name, value in scope["headers"]), body
+        )
+        reading = path.startswith(b"/_sandbox/")
+        await _respond(send, self._read(request) if reading else self._answer(request, scope["raw_path"]))
+
+    def _answer(self, request: Request, raw_path: bytes) -> Reply:
+        """Answer as Customer.io, and keep the request."""
+        api = _api(request.path)
+        if len(request.body) > wire.MAX_BODY:
+            reply = wire.meta_error(413, "the body is over the sandbox's own limit of 32 MiB")
+        else:
+            reply = _unauthorized(api, request) or self._dispatch(api, request)
+        target = raw_path + (b"?" + request.query if request.query else b"")
+        received = Received(
+            at=self.clock(),
+            api=api,
+            method=request.method,
+            target=target,
+            headers=request.headers,
+            body=request.body,
+            status=reply.status,
+            notes=[*dict.fromkeys(reply.notes)][:MAX_NOTES],
+        )
+        weight = len(target) + len(request.body) + sum(len(name) + len(value) + 100 for name, value in request.headers)
+        self.requests.add(received, weight + 500)
+        return reply
+
+    def _dispatch(self, api: Api, request: Request) -> Reply:
+        match api:
+            case "pipelines":
+                return pipelines.answer(self.workspace, request)
+            case "app":
+                return app_api.answer(self.workspace, request)
+            case "track" if request.path.startswith(b"/api/v2/"):
+                return track_v2.answer(self.workspace, request)
+            case "track":
+                return track_v1.answer(self.workspace, request, self.region)
+
+    def _read(self, request: Request) -> Reply:
+        self.workspace.forget_anonymous()
+        match request.method, request.path.removeprefix(b"/_sandbox/"):
+            case "GET", b"people":
+                return Reply(200, {"people": [person.shown() for person in self.workspace.people.values()]})
+            case "GET", b"events":
+                return Reply(200, {"events": [event.shown() for event in self.workspace.events]})
+            case "GET", b"deliveries":
+                return Reply(200, {"deliveries": [delivery.shown() for delivery in self.workspace.deliveries]})
+            case "GET", b"objects":
+                return Reply(200, {"objects": [*self.workspace.objects.values()]})
+            case "GET", b"requests":
+                return Reply(200, {"requests": [received.shown() for received in self.requests]})
+            case "POST", b"reset":
+                self.reset()
+                return Reply()
+        return Reply(404, {"error": "GET people, events, deliveries, objects or requests; POST reset"})
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the program around us."""
+        yield
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket of our own: uvicorn ends the process where a port is taken."""
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512
+        )
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OSError(getattr(error, "errno", None), f"the sandbox cannot listen on {host}:{port}: {reason}") from error
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """The whole body, cut one byte over the limit; None if the client left before its end."""
+    parts, length = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        part: bytes = message.get("body", b"")[: wire.MAX_BODY + 1 - length]
+        parts.append(part)
+        length += len(part)
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+async def _respond(send: Send, reply: Reply) -> None:
+    body = b"" if reply.body is None else json.dumps(reply.body).encode()
+    headers = [(b"content-length", str(len(body)).encode())] if reply.status != 204 else []
+    if body:
+        headers.append((b"content-type", b"application/json"))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _bare(raw_path: bytes) -> bytes:
+    """The path of a target in absolute form, as clients send it to a proxy."""
+    scheme, separator, rest = raw_path.partition(b"://")
+    return b"/" + rest.partition(b"/")[2] if separator and scheme.lower() in (b"http", b"https") else raw_path
+
+
+def _api(path: bytes) -> Api:
+    """Which API a path belongs to; the hosts are not needed to tell (reference 1.1)."""
+    if pipelines.PATH.match(path):
+        return "pipelines"
+    return "app" if path.startswith(b"/v1/") else "track"
+
+
+def _unauthorized(api: Api, request: Request) -> Reply | None:
+    """A 401 in the API's shape where the scheme is wrong; any well-formed key is right (reference 1.1, 1.2).
+
+    The texts are unverified, and so is that Pipelines answers 401 in permissive mode too (reference 4).
+    """
+    user, password = wire.basic(request) or ("", "")
+    token = wire.bearer(request)
+    match api:
+        case "track":
+            if (user and password) or track_v1.UNAUTHENTICATED.match(request.path):
+                return None
+            return wire.meta_error(401, "Unauthorized request")
+        case "pipelines":
+            if (user and not password) or token.startswith(("pk_", "sk_")):
+                return None
+            return wire.pipelines_error(401, "unauthorized", "Unauthorized request")
+        case "app":
+            return None if token else wire.app_error(401, "unauthorized")

@@ -1,0 +1,67 @@
+"""A finding as it is published: one form for the journal, the admin API and JSON reports (design §5)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from cio_proxy.model import Finding
+
+SCHEMA: Final = 1
+
+
+def record(finding: Finding, count: int = 1) -> dict[str, Any]:
+    """The published form of a finding that stands for `count` occurrences. Its texts are already masked."""
+    return {
+        "schema": SCHEMA,
+        "id": finding.id,
+        "time": rfc3339(finding.time),
+        "rule": finding.rule,
+        "category": finding.category,
+        "severity": finding.severity,
+        "confidence": finding.confidence,
+        "action": finding.action,
+        "message": finding.message,
+        "effect": finding.effect,
+        "fix": finding.fix,
+        "corrected": finding.corrected,
+        "api": finding.api,
+        "call": finding.call,
+        "method": finding.method,
+        "endpoint": finding.endpoint,
+        "pointer": finding.pointer,
+        "item": finding.item,
+        "evidence": finding.evidence,
+        "person": finding.person,
+        "name": finding.name,
+        "client": finding.client,
+        "listener": finding.listener,
+        "workspace": finding.workspace,
+        "exchange": finding.exchange,
+        "trace_id": finding.trace_id,
+        "fingerprint": finding.fingerprint,
+        "count": count,
+        "related": list(finding.related),
+    }
+
+
+def encode(published: Mapping[str, Any]) -> bytes:
+    """One line of JSON, in ASCII: safe for any reader and for a terminal.
+
+    Evidence that JSON cannot hold (NaN, endless nesting) is left out.
+    """
+    try:
+        return _line(published)
+    except (ValueError, RecursionError):
+        return _line({**published, "evidence": None, "corrected": None})
+
+
+def _line(published: Mapping[str, Any]) -> bytes:
+    return json.dumps(published, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+
+
+def rfc3339(time: float) -> str:
+    """Unix seconds as RFC 3339 in UTC, with milliseconds."""
+    return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
