@@ -173,7 +173,7 @@ class Auditor:
     def _report(self, findings: Iterable[Finding]) -> None:
         for finding in findings:
             for sink in self.sinks:
-                sink.found(finding)
+                self._guarded(sink.found, finding)
 
     def _end(self, audit: Audit, ending: Ending, status: int | None, upstream_seconds: float | None) -> None:
         opened = audit.opened
@@ -188,7 +188,13 @@ class Auditor:
             upstream_seconds=upstream_seconds,
         )
         for sink in self.sinks:
-            sink.ended(end)
+            self._guarded(sink.ended, end)
+
+    def _guarded[T](self, tell: Callable[[T], None], what: T) -> None:
+        try:
+            tell(what)
+        except Exception as error:  # noqa: BLE001 fail open
+            self._failed("sink", error)
 
     def _failed(self, part: str, error: Exception) -> None:
         log.warning("%s failed, traffic goes on: %s: %s", part, type(error).__name__, error)

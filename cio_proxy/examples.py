@@ -254,7 +254,7 @@ def _sent(step: Step, at: float, start: float, turn: int, id: str, connection: s
 
     url = _PLACEHOLDER.sub(expand, step.url.encode())
     body = _PLACEHOLDER.sub(expand, step.body)
-    scheme, _, rest = url.partition(b"://")
+    _, _, rest = url.partition(b"://")
     host, slash, path = rest.partition(b"/")
     headers = [(b"Host", host), *((name, _PLACEHOLDER.sub(expand, value)) for name, value in step.headers)]
     if step.client and not any(name.lower() == b"user-agent" for name, _ in headers):

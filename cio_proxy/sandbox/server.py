@@ -83,6 +83,7 @@ class Sandbox:
         listener = _listen(host, port)
         config = uvicorn.Config(
             self.app,
+            interface="asgi3",
             http="h11",
             ws="none",
             lifespan="off",

@@ -1,98 +1,140 @@
-"""The console: one readable block for each new kind of finding on a terminal, one plain line elsewhere."""
+"""Findings for people, on stderr: each new kind once, readable, then only how many more there were."""
 
 from __future__ import annotations
 
-import json
 import sys
+import time
 from collections import Counter
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Callable
+from typing import Final, Protocol, TextIO
 
 from cio_proxy.model import End, Finding
+from cio_proxy.sinks.score import ACCEPTED
+from cio_proxy.sinks.writer import Writer
 
-if TYPE_CHECKING:
-    from rich.console import Console as Terminal
+SUMMARY_SECONDS: Final = 10.0
+KINDS: Final = 1_000
+"""How many kinds (fingerprints) are shown; what comes beyond is only counted."""
+CLOSE_SECONDS: Final = 2.0
 
-COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
-EVERY_SECONDS = 10.0
-KINDS = 5_000
+
+class Page(Protocol):
+    """Where findings are shown."""
+
+    def show(self, finding: Finding) -> None:
+        """Show one finding."""
+
+    def again(self, counts: str) -> None:
+        """Show what happened again."""
 
 
 class Console:
-    """A sink on stderr. What repeats is only counted, and summed up every ten seconds."""
+    """A sink for the operator's eyes. What is exempt or in the baseline is not shown.
 
-    def __init__(self, stream: TextIO | None = None, terminal: bool | None = None) -> None:
-        self._stream = stream or sys.stderr
-        self._seen: set[str] = set()
+    A thread of its own prints, so that a slow terminal or a full pipe does not hold up traffic;
+    `dropped` is called with the number of findings that could not be shown.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        dropped: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        self._clock = clock
+        self._dropped = dropped
+        self._shown: set[str] = set()
         self._again: Counter[str] = Counter()
-        self._summed = 0.0
-        self._terminal: Terminal | None = None
-        if terminal if terminal is not None else self._stream.isatty():
-            from rich.console import Console as Terminal
-
-            self._terminal = Terminal(file=self._stream, highlight=False, force_terminal=terminal)
+        self._summed_up = clock()
+        self._page = page(sys.stderr if stream is None else stream)
+        self._writer: Writer[Finding | str] = Writer(self._write, size=KINDS, name="console")
 
     def found(self, finding: Finding) -> None:
-        """Show a finding that is new, count one that is not."""
-        if finding.fingerprint in self._seen or len(self._seen) >= KINDS:
-            self._again[finding.rule] += 1
-            if finding.time - self._summed >= EVERY_SECONDS:
-                self._sum(finding.time)
+        """Show a finding of a new kind; count one of a kind that was shown."""
+        if finding.action in ACCEPTED:
             return
-        self._seen.add(finding.fingerprint)
-        if self._terminal is None:
-            self._print(line(finding))
-        else:
-            self._terminal.print(block(finding))
+        if finding.fingerprint in self._shown or len(self._shown) >= KINDS:
+            self._again[finding.rule] += 1
+            self._sum_up()
+            return
+        self._shown.add(finding.fingerprint)
+        if not self._writer.put(finding):
+            self._dropped(1)
 
     def ended(self, end: End) -> None:
-        """Exchanges are not shown."""
+        """An exchange without findings moves summaries on, too."""
+        if self._again:
+            self._sum_up()
 
     def close(self) -> None:
-        """Say what was only counted."""
-        self._sum(0.0)
+        """Show what waits, and the last counts."""
+        last = [summary(self._again)] if self._again else []
+        self._again.clear()
+        undone = self._writer.close(last, seconds=CLOSE_SECONDS)
+        if lost := sum(isinstance(item, Finding) for item in undone):
+            self._dropped(lost)
 
-    def _sum(self, time: float) -> None:
-        self._summed = time
-        if self._again:
-            counts = ", ".join(f"{rule} ×{count}" for rule, count in sorted(self._again.items()))
+    def _sum_up(self) -> None:
+        now = self._clock()
+        if now - self._summed_up >= SUMMARY_SECONDS and self._writer.put(summary(self._again)):
             self._again.clear()
-            self._print(f"cio-proxy: again: {counts}")
+            self._summed_up = now
+
+    def _write(self, item: Finding | str) -> None:
+        try:
+            if isinstance(item, str):
+                self._page.again(item)
+            else:
+                self._page.show(item)
+        except Exception:  # the terminal is gone, and with it the place to say so
+            if isinstance(item, Finding):
+                self._dropped(1)
+
+
+class Lines:
+    """Prints a line for each finding, for logs and pipes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def show(self, finding: Finding) -> None:
+        """Print one finding on one line."""
+        self._print(line(finding))
+
+    def again(self, counts: str) -> None:
+        """Print what happened again."""
+        self._print(counts)
 
     def _print(self, text: str) -> None:
-        try:
-            print(text, file=self._stream, flush=True)
-        except (OSError, ValueError):
-            return
+        self._stream.write(f"cio-proxy: {text}\n")
+        self._stream.flush()
+
+
+def page(stream: TextIO) -> Page:
+    """Blocks for a terminal, lines for anything else. rich is imported for a terminal only."""
+    if not stream.isatty():
+        return Lines(stream)
+    from cio_proxy.sinks.block import Terminal
+
+    return Terminal(stream)
 
 
 def line(finding: Finding) -> str:
-    """One plain line."""
+    """A finding on one line: what, where, and the fix."""
+    taken = "" if finding.action == "logged" else f" {finding.action}"
     where = f"{finding.method} {finding.endpoint} {finding.pointer}".rstrip()
-    return (
-        f"cio-proxy: {finding.severity} {finding.rule} ({finding.confidence}, {finding.action}): {finding.message}"
-        f" at {where}. {finding.fix}"
-    )
+    return clean(f"{finding.severity} {finding.rule}{taken} at {where}: {finding.message}. Fix: {finding.fix}")
 
 
-def block(finding: Finding) -> str:
-    """A block of rich markup."""
-    from rich.markup import escape
+def summary(counts: Counter[str]) -> str:
+    """How often each rule fired again, the most frequent first."""
+    each = ", ".join(f"{rule} {count:,}×" for rule, count in counts.most_common())  # noqa: RUF001
+    return f"again: {each}"
 
-    colour = COLOURS[finding.severity]
-    fix = (
-        finding.fix
-        if finding.corrected is None
-        else f"{finding.fix} → {json.dumps(finding.corrected, ensure_ascii=False)}"
-    )
-    where = f"{finding.method} {finding.endpoint}  {finding.pointer}"
-    rows = [
-        f"[bold {colour}]●[/] [bold]{finding.rule}[/]  [{colour}]{finding.severity}[/] [dim]{finding.confidence},"
-        f" {finding.action.replace('_', ' ')}[/]",
-        f"  {escape(finding.message)}",
-        f"  [dim]where[/]  {escape(where)}",
-        f"  [dim]then[/]   {escape(finding.effect)}",
-        f"  [dim]fix[/]    [green]{escape(fix)}[/]",
-        f"  [dim]more[/]   [dim]cio-proxy explain {finding.rule}[/]",
-        "",
-    ]
-    return "\n".join(rows)
+
+def clean(text: str) -> str:
+    """Text without line breaks and without anything that a terminal could take for a command."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

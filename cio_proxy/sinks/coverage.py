@@ -1,67 +1,83 @@
-"""How far the audit reached: what each rule could judge, what it did, and why it could not (design §5)."""
+"""What was seen and what was judged: the summary of the admin API (design §5)."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from cio_proxy.model import End, Finding, RuleInfo
-from cio_proxy.sinks.metrics import score
+from cio_proxy.sinks.score import ACCEPTED, Score
+
+REASONS: Final = 20
+"""How many reasons for not judging are told apart, a rule."""
+
+
+@dataclass(slots=True)
+class _Rule:
+    applicable: int = 0
+    exercised: int = 0
+    fired: int = 0
+    unavailable: dict[str, int] = field(default_factory=dict)
 
 
 class Coverage:
-    """A sink that keeps plain counts for `/api/summary`."""
+    """Counts exchanges, calls and findings, and how often each rule could judge."""
 
     def __init__(self, rules: Sequence[RuleInfo]) -> None:
-        self._rules = tuple(rules)
-        self.reset()
-
-    def reset(self) -> None:
-        """Start counting anew."""
-        self._requests = self._calls = self._blocked = 0
+        self._requests = 0
+        self._calls = 0
+        self._blocked = 0
         self._by_rule: Counter[str] = Counter()
-        self._fired: dict[str, str] = {}
-        self._judged: dict[str, list[int]] = {rule.id: [0, 0, 0] for rule in self._rules}
-        self._unavailable: dict[str, Counter[str]] = {rule.id: Counter() for rule in self._rules}
-
-    def judged(self, rule: str, applicable: bool, fired: bool, unavailable: str | None) -> None:
-        """One rule looked at one call."""
-        counts = self._judged[rule]
-        counts[0] += applicable
-        counts[1] += unavailable is None
-        counts[2] += fired
-        if unavailable is not None:
-            reasons = self._unavailable[rule]
-            reasons[unavailable if unavailable in reasons or len(reasons) < 20 else "other"] += 1
+        self._rules = {rule.id: _Rule() for rule in rules}
+        self._score = Score()
 
     def found(self, finding: Finding) -> None:
-        """Count a finding."""
-        self._by_rule[finding.rule] += 1
-        if finding.action not in ("exempt", "baselined"):
-            self._fired[finding.rule] = finding.severity
+        """Count a finding that is neither exempt nor baselined."""
+        if finding.action not in ACCEPTED:
+            self._by_rule[finding.rule] += 1
+        self._score.found(finding)
 
     def ended(self, end: End) -> None:
-        """Count an exchange."""
+        """Count an exchange and its calls."""
         self._requests += 1
         self._calls += len(end.calls)
-        self._blocked += end.ending == "blocked" or end.ending == "partial"
+        self._blocked += end.ending in ("blocked", "partial")
+        self._score.passed(end.exchange.at)
+
+    def judged(self, rule: str, applicable: bool, fired: bool, unavailable: str | None) -> None:
+        """A rule looked at a call: one of its kinds, with or without a finding, or unable to judge and why.
+
+        A finding that comes later, with the answer or a deadline, is told with `applicable` False.
+        """
+        seen = self._rules[rule]
+        seen.fired += fired
+        if not applicable:
+            return
+        seen.applicable += 1
+        if unavailable is None:
+            seen.exercised += 1
+        else:
+            if unavailable not in seen.unavailable and len(seen.unavailable) >= REASONS:
+                unavailable = "other"
+            seen.unavailable[unavailable] = seen.unavailable.get(unavailable, 0) + 1
 
     def summary(self) -> dict[str, Any]:
-        """The counts of the run."""
+        """The counts so far; `blocked` are exchanges of which all or a part was refused."""
         return {
             "requests": self._requests,
             "calls": self._calls,
             "blocked": self._blocked,
             "by_rule": dict(self._by_rule),
             "coverage": {
-                rule: {
-                    "applicable": applicable,
-                    "exercised": exercised,
-                    "fired": fired,
-                    "unavailable": dict(self._unavailable[rule]),
+                id: {
+                    "applicable": seen.applicable,
+                    "exercised": seen.exercised,
+                    "fired": seen.fired,
+                    "unavailable": dict(seen.unavailable),
                 }
-                for rule, (applicable, exercised, fired) in self._judged.items()
+                for id, seen in self._rules.items()
             },
-            "score": score(self._fired),
+            "score": self._score.value(),
         }

@@ -1,6 +1,6 @@
 """The journal: findings as JSON lines in a file that is rotated by size, and the latest of them in memory.
 
-The first findings of a kind (a fingerprint) are written in full, later ones summarised, so that a
+The first findings of a kind (a fingerprint) are written in full and later ones summarised, so that a
 fault in a busy loop costs a line a minute. `count` says how many occurrences a line stands for: over
 all lines of a fingerprint it sums to the occurrences, less those counted as `dropped`.
 """
@@ -12,10 +12,12 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from cio_proxy.model import End, Finding, JournalSettings
-from cio_proxy.sinks.record import record
+from cio_proxy.sinks.record import encode, record
+from cio_proxy.sinks.rotated import RotatedFile
 from cio_proxy.sinks.writer import Writer
 
 log = logging.getLogger("cio_proxy")
@@ -25,13 +27,14 @@ IN_FULL: Final = 3
 SUMMARY_SECONDS: Final = 60.0
 """Finding time that one summary line covers."""
 FINGERPRINTS: Final = 10_000
-"""How many fingerprints are told apart; the one unseen longest makes room."""
+"""How many fingerprints are told apart; the one not seen for longest makes room."""
 RING: Final = 10_000
+"""How many lines are kept in memory."""
 CLOSE_SECONDS: Final = 5.0
 
 
 class Entry(NamedTuple):
-    """A line of the journal: its number, counted from 1, and the finding that stands for `count` occurrences."""
+    """A line of the journal: its number, counted from 1, and a finding that stands for `count` occurrences."""
 
     number: int
     finding: Finding
@@ -40,7 +43,7 @@ class Entry(NamedTuple):
 
 @dataclass(slots=True)
 class _Kind:
-    """What happened to one fingerprint: lines written, and occurrences not yet in any line."""
+    """One fingerprint: its lines so far, and the occurrences that are in none of them yet."""
 
     latest: Finding
     lines: int = 0
@@ -51,8 +54,8 @@ class _Kind:
 class Journal:
     """A sink that keeps findings. Without a path it keeps them in memory only.
 
-    `dropped` is called with the number of occurrences that will never be in the file (full queue,
-    full disk); `degraded` with True when the file cannot be written and False when it can again.
+    `dropped` is called with a number of occurrences that will never be in the file (full queue,
+    full disk), and `degraded` with True when the file cannot be written and False once it can again.
     Both may be called from the thread that writes.
     """
 
@@ -63,28 +66,33 @@ class Journal:
         dropped: Callable[[int], None] = lambda count: None,
         degraded: Callable[[bool], None] = lambda on: None,
         fingerprints: int = FINGERPRINTS,
+        ring: int = RING,
     ) -> None:
         self.dropped = 0
-        self._count_dropped = dropped
-        self._degraded = degraded
-        self._lock = threading.Lock()
+        self._tell_dropped = dropped
+        self._tell_degraded = degraded
         self._drops = threading.Lock()
+        self._lock = threading.Lock()
+        self._limit = fingerprints
         self._kinds: OrderedDict[str, _Kind] = OrderedDict()
-        self._fingerprints = fingerprints
         self._waiting: dict[str, None] = {}
         """Fingerprints with occurrences in no line yet, the longest waiting first."""
-        self._ring: deque[Entry] = deque(maxlen=RING)
-        self._written = 0
+        self._ring: deque[Entry] = deque(maxlen=ring)
+        self._lines = 0
         self._closed = False
-        self._out: _Out | None = None
+        self._broken = False
+        self._told = False
+        self._writer: Writer[Entry] | None = None
         if settings.path is not None:
-            self._out = _Out(settings.path, settings, self._drop, degraded)
+            self._file = RotatedFile(settings.path, settings.max_bytes, settings.keep)
+            self._writer = Writer(self._write, finish=self._file.close, size=settings.queue, name="journal")
 
     def found(self, finding: Finding) -> None:
-        """Take one finding: write it in full, or count it for its fingerprint's next line."""
+        """Write a finding in full, or count it for its fingerprint's next line."""
         with self._lock:
-            for entry in self._take(finding):
-                self._put(entry)
+            for entry in self._due(finding):
+                if self._writer is not None and (self._closed or not self._writer.put(entry)):
+                    self._drop(entry.count)
 
     def ended(self, end: End) -> None:
         """The journal holds findings, not exchanges."""
@@ -92,67 +100,59 @@ class Journal:
     def read(
         self, after: int = 0, limit: int = 100, filters: Mapping[str, str] | None = None
     ) -> tuple[list[dict[str, Any]], int | None]:
-        """The oldest kept lines after line number `after` whose fields equal the filters, and a cursor for more.
+        """The oldest lines in memory after line `after` whose fields equal the filters, and a cursor.
 
-        The cursor is the `after` of the next page, None on the last one.
+        The cursor is the `after` of the next page, or None on the last one.
         """
         with self._lock:
             entries = list(self._ring)
         wanted = (filters or {}).items()
-        page: list[Entry] = []
-        for entry in entries:
-            if entry.number > after and all(getattr(entry.finding, name) == value for name, value in wanted):
-                if len(page) == limit:
-                    return [record(e.finding, e.count) for e in page], page[-1].number
-                page.append(entry)
-        return [record(e.finding, e.count) for e in page], None
+        matching = (
+            entry
+            for entry in entries
+            if entry.number > after and all(getattr(entry.finding, name) == value for name, value in wanted)
+        )
+        page = list(islice(matching, limit))
+        more = next(matching, None) is not None
+        return [record(entry.finding, entry.count) for entry in page], page[-1].number if page and more else None
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Write everything that waits. What the file does not take in so many seconds counts as dropped."""
+        """Write all that waits; what the file has not taken after so many seconds counts as dropped."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
             last = [self._summary(fingerprint) for fingerprint in list(self._waiting)]
-        if self._writer is not None and self._file is not None:
-            undone = self._writer.close(last, seconds=seconds)
-            self._drop(sum(entry.count for entry in undone))
-            if not self._writer.alive:
-                self._file.close()
+        if self._writer is not None:
+            for entry in self._writer.close(last, seconds=seconds):
+                self._drop(entry.count)
 
-    def _take(self, finding: Finding) -> Iterator[Entry]:
-        """The lines that are due now that this finding has come."""
-        fingerprint = finding.fingerprint
-        kind = self._kinds.get(fingerprint)
+    def _due(self, finding: Finding) -> Iterator[Entry]:
+        """Note a finding, and give the lines that are due now."""
+        kind = self._kinds.get(finding.fingerprint)
         if kind is None:
-            kind = self._kinds[fingerprint] = _Kind(finding)
-            if len(self._kinds) > self._fingerprints:
-                yield from self._evict()
-        else:
-            self._kinds.move_to_end(fingerprint)
+            kind = self._kinds[finding.fingerprint] = _Kind(finding)
+        self._kinds.move_to_end(finding.fingerprint)
         kind.latest = finding
-        if kind.lines < IN_FULL:
+        if kind.lines < IN_FULL or self._closed:
             kind.lines += 1
-            yield self._entry(finding, 1)
-        elif self._closed:
             yield self._entry(finding, 1)
         else:
             kind.waiting += 1
             if kind.waiting == 1:
                 kind.since = finding.time
-                self._waiting[fingerprint] = None
+                self._waiting[finding.fingerprint] = None
         while self._waiting:
             longest = next(iter(self._waiting))
-            # A clock set back must not silence summaries until it has caught up.
+            # A clock that was set back must not silence summaries until it has caught up.
             if abs(finding.time - self._kinds[longest].since) < SUMMARY_SECONDS:
-                return
+                break
             yield self._summary(longest)
-
-    def _evict(self) -> Iterator[Entry]:
-        oldest = next(iter(self._kinds))
-        if oldest in self._waiting:
-            yield self._summary(oldest)
-        del self._kinds[oldest]
+        if len(self._kinds) > self._limit:
+            oldest = next(iter(self._kinds))
+            if oldest in self._waiting:
+                yield self._summary(oldest)
+            del self._kinds[oldest]
 
     def _summary(self, fingerprint: str) -> Entry:
         kind = self._kinds[fingerprint]
@@ -161,11 +161,35 @@ class Journal:
         return self._entry(kind.latest, count)
 
     def _entry(self, finding: Finding, count: int) -> Entry:
-        self._written += 1
-        entry = Entry(self._written, finding, count)
+        self._lines += 1
+        entry = Entry(self._lines, finding, count)
         self._ring.append(entry)
         return entry
 
-    def _put(self, entry: Entry) -> None:
-        if self._writer is not None and (self._closed or not self._writer.put(entry)):
-            self._drop_locked(entry.count)
+    def _write(self, entry: Entry) -> None:
+        """Put one line in the file; runs in the thread that writes."""
+        try:
+            self._file.append(encode(record(entry.finding, entry.count)))
+        except Exception as error:
+            self._drop(entry.count)
+            self._broke(error)
+        else:
+            if self._broken:
+                self._broken = False
+                self._tell_degraded(False)
+
+    def _broke(self, error: Exception) -> None:
+        if not self._told:
+            self._told = True
+            reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+            log.warning(
+                "journal %s cannot be written (%s): traffic goes on, what is missing is counted", self._file.path, reason
+            )
+        if not self._broken:
+            self._broken = True
+            self._tell_degraded(True)
+
+    def _drop(self, count: int) -> None:
+        with self._drops:
+            self.dropped += count
+        self._tell_dropped(count)

@@ -1,148 +1,211 @@
-"""Prometheus metrics, in a registry of their own (design §5). No label is ever taken from traffic unbounded."""
+"""Prometheus metrics: the names and labels that dashboards and alerts build on (design §5)."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections import Counter as Counted
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version as version_of
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+import prometheus_client as prometheus
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from cio_proxy.model import APIS, ENDINGS, LISTENERS, End, Finding, RuleInfo, Settings
+from cio_proxy.model import (
+    APIS,
+    CONFIDENCES,
+    ENDINGS,
+    KINDS,
+    Api,
+    Confidence,
+    End,
+    Ending,
+    Finding,
+    Kind,
+    Listener,
+    RuleInfo,
+    Settings,
+    Severity,
+    Taken,
+)
+from cio_proxy.sinks.score import Score
 
-DAY = 86_400.0
-CLIENTS = 20
-WEIGHTS = {"hardcoded-credentials": 20, "track-before-identify": 15, "millisecond-timestamp": 5}
-"""The weights of the pitfall list; other rules count by severity."""
-SEVERITY_WEIGHTS = {"error": 10, "warning": 5, "info": 1}
-AUDIT_BUCKETS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05)
-UPSTREAM_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+CLIENTS: Final = 20
+"""How many client names get series of their own; any further one counts as `other`."""
+AUDIT_BUCKETS: Final = (25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 50e-3, 0.25)
+UPSTREAM_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+OUTBOUND: Final[tuple[Api, ...]] = tuple(api for api in APIS if api not in ("webhooks", "unknown"))
 
-
-def score(fired: Mapping[str, str]) -> int:
-    """100 less a weight for each rule that fired, given as rule id to severity; never below 0."""
-    return max(0, 100 - sum(WEIGHTS.get(rule, SEVERITY_WEIGHTS[severity]) for rule, severity in fired.items()))
+type Violation = tuple[str, Severity, Confidence, Taken, Api, str]
 
 
 class Metrics:
-    """A sink that counts."""
+    """Counts what passes, in a registry of its own. Every label comes from a closed or capped set."""
+
+    content_type: Final = CONTENT_TYPE_LATEST
 
     def __init__(self, rules: Sequence[RuleInfo], settings: Settings, version: str) -> None:
-        disable_created_metrics()
-        self.registry = CollectorRegistry()
-        self._fired: dict[str, tuple[str, float]] = {}
+        prometheus.disable_created_metrics()
+        self.registry = prometheus.CollectorRegistry()
+        self.known: Callable[[], Mapping[str, int]] = dict
+        """Asked at each scrape: how many facts of each kind are kept."""
+        self._score = Score()
         self._clients = {"other"}
-        self._degraded_parts: set[str] = set()
-        self._children: dict[tuple[str, ...], Counter] = {}
-        self._requests = self._counter("requests", "Exchanges by how they ended", "listener", "api", "outcome")
-        self._calls = self._counter("calls", "Calls read from exchanges", "api", "call")
         self._violations = self._counter(
-            "violations", "Findings", "rule", "severity", "confidence", "action", "api", "client"
+            "violations", "Findings reported.", "rule", "severity", "confidence", "action", "api", "client"
         )
-        self._rule_errors = self._counter("rule_errors", "Errors raised inside a rule", "rule")
-        self._store_errors = self._counter("store_errors", "Errors of the fact store and the audit", "store")
-        self._dropped = self._counter("dropped_records", "Findings that a sink could not write", "sink")
-        self._connections = self._counter("client_connections", "Connections accepted from clients")
-        self._audit = Histogram(
+        self._violation: dict[Violation, prometheus.Counter] = {}
+        self._requests = self._counter("requests", "Exchanges, by what became of them.", "listener", "api", "outcome")
+        self._request: dict[tuple[Listener, Api, Ending], prometheus.Counter] = {}
+        self._calls = self._counter("calls", "Calls read from exchanges.", "api", "call")
+        self._call: dict[tuple[Api, Kind], prometheus.Counter] = {}
+        self._audit = prometheus.Histogram(
             "cio_proxy_audit_duration_seconds",
-            "Time spent judging an exchange",
+            "Time the audit took of an exchange.",
+            registry=self.registry,
             buckets=AUDIT_BUCKETS,
-            registry=self.registry,
         )
-        self._upstream = Histogram(
+        self._upstream = prometheus.Histogram(
             "cio_proxy_upstream_duration_seconds",
-            "Time from forwarding an exchange to its answer",
-            buckets=UPSTREAM_BUCKETS,
+            "Time upstream took to answer.",
             registry=self.registry,
+            buckets=UPSTREAM_BUCKETS,
         )
-        self._degraded = Gauge("cio_proxy_degraded", "1 while a part is not working", ["part"], registry=self.registry)
-        self._score = Gauge("cio_proxy_score", "100 less the weight of every rule that fired", registry=self.registry)
-        self._score.set_function(self.score)
-        info = Gauge("cio_proxy_build_info", "Versions", ["version", "mitmproxy"], registry=self.registry)
-        info.labels(version, version_of("mitmproxy")).set(1)
-        reload = Gauge("cio_proxy_config_last_reload_successful", "1 if it was", registry=self.registry)
-        reload.set(1)
-        self._start_at_zero(rules, settings)
-
-    def _counter(self, name: str, about: str, *labels: str) -> Counter:
-        return Counter(f"cio_proxy_{name}", about, labels, registry=self.registry)
-
-    def _start_at_zero(self, rules: Sequence[RuleInfo], settings: Settings) -> None:
-        for rule in rules:
-            self._rule_errors.labels(rule.id)
-            for api in sorted(rule.apis - {"webhooks", "unknown"}):
-                for confidence in ("certain", "likely"):
-                    actions = ["logged"]
-                    if confidence == "certain" and "block" in rule.actions:
-                        actions.append("blocked" if settings.enforcement == "enforce" else "would_block")
-                    for action in actions:
-                        self._violations.labels(rule.id, rule.severity, confidence, action, api, "other")
-        for api in ("track_v1", "track_v2", "pipelines", "app"):
-            for ending in ENDINGS:
-                self._requests.labels("outbound", api, ending)
-        self._dropped.labels("journal")
-        self._store_errors.labels("store")
+        self._rule_errors = self._counter("rule_errors", "Exceptions in rules.", "rule")
+        self._store_errors = self._counter("store_errors", "Failures of what remembers facts.", "store")
+        self._dropped = self._counter("dropped_records", "Findings that a sink could not take.", "sink")
+        self._connections = self._counter("client_connections", "Connections accepted from clients.")
+        self._degraded = self._gauge("degraded", "1 while a part does not do its work.", "part")
+        self._parts: dict[str, bool] = {}
+        self._gauge("score", "From 100 down to 0, by the rules that fired in the last 24 hours.").set_function(
+            self._score.value
+        )
+        self._gauge("config_last_reload_successful", "1 when the configuration in force is the latest one.").set(1)
+        self._gauge("build_info", "Versions.", "version", "mitmproxy").labels(version, version_of("mitmproxy")).set(1)
+        self.registry.register(_Known(self))
+        self._start(rules, settings)
 
     def found(self, finding: Finding) -> None:
-        """Count a finding."""
-        client = finding.client
-        if client not in self._clients:
-            if len(self._clients) < CLIENTS:
-                self._clients.add(client)
-            else:
-                client = "other"
-        labels = (finding.rule, finding.severity, finding.confidence, finding.action, finding.api, client)
-        self._child(self._violations, "violations", *labels).inc()
-        if finding.action not in ("exempt", "baselined"):
-            self._fired[finding.rule] = (finding.severity, finding.time)
+        """Count a finding, every occurrence."""
+        client = self._client(finding.client)
+        self._violation_of(
+            (finding.rule, finding.severity, finding.confidence, finding.action, finding.api, client)
+        ).inc()
+        self._score.found(finding)
 
     def ended(self, end: End) -> None:
-        """Count an exchange and its calls."""
-        listener = end.exchange.listener if end.exchange.listener in LISTENERS else "outbound"
-        api = end.api if end.api in APIS else "unknown"
-        self._child(self._requests, "requests", listener, api, end.ending).inc()
-        for call in end.calls:
-            self._child(self._calls, "calls", call.api, call.kind).inc()
+        """Count an exchange and its calls, and the time it took."""
+        self._score.passed(end.exchange.at)
+        self._request_of((end.exchange.listener, end.api, end.ending)).inc()
+        for kind, count in Counted((call.api, call.kind) for call in end.calls).items():
+            self._call_of(kind).inc(count)
         self._audit.observe(end.audit_seconds)
         if end.upstream_seconds is not None:
             self._upstream.observe(end.upstream_seconds)
 
     def rule_error(self, rule: str) -> None:
-        """Count an error inside a rule."""
+        """A rule raised an exception."""
         self._rule_errors.labels(rule).inc()
 
     def store_error(self, store: str) -> None:
-        """Count an error of the store, or of the audit around it."""
+        """A store failed or took too long."""
         self._store_errors.labels(store).inc()
 
-    def dropped(self, sink: str, count: int) -> None:
-        """Count findings that were not written."""
+    def degraded(self, part: str, on: bool = True) -> None:
+        """A part stopped doing its work, or does it again."""
+        self._parts[part] = on
+        self._degraded.labels(part).set(on)
+
+    def degraded_parts(self) -> list[str]:
+        """The parts that do not do their work now."""
+        return sorted(part for part, on in self._parts.items() if on)
+
+    def dropped(self, sink: str, count: int = 1) -> None:
+        """A sink could not take so many findings."""
         self._dropped.labels(sink).inc(count)
 
     def connection(self) -> None:
-        """Count a client connection."""
+        """A client connected."""
         self._connections.inc()
 
-    def degraded(self, part: str, broken: bool) -> None:
-        """Say whether a part works."""
-        self._degraded.labels(part).set(broken)
-        (self._degraded_parts.add if broken else self._degraded_parts.discard)(part)
-
-    def degraded_parts(self) -> list[str]:
-        """The parts that do not work now."""
-        return sorted(self._degraded_parts)
-
-    def score(self) -> float:
-        """The score over the last 24 hours."""
-        since = time.time() - DAY
-        return score({rule: severity for rule, (severity, at) in self._fired.items() if at >= since})
-
     def exposition(self) -> bytes:
-        """The text that Prometheus scrapes."""
-        return generate_latest(self.registry)
+        """All series, as text of the type `content_type`."""
+        return prometheus.generate_latest(self.registry)
 
-    def _child(self, counter: Counter, *key: str) -> Counter:
-        child = self._children.get(key)
+    def _client(self, client: str) -> str:
+        if client in self._clients:
+            return client
+        if len(self._clients) >= CLIENTS:
+            return "other"
+        self._clients.add(client)
+        return client
+
+    def _violation_of(self, labels: Violation) -> prometheus.Counter:
+        child = self._violation.get(labels)
         if child is None:
-            child = self._children[key] = counter.labels(*key[1:])
+            child = self._violation[labels] = self._violations.labels(*labels)
         return child
+
+    def _request_of(self, labels: tuple[Listener, Api, Ending]) -> prometheus.Counter:
+        child = self._request.get(labels)
+        if child is None:
+            child = self._request[labels] = self._requests.labels(*labels)
+        return child
+
+    def _call_of(self, labels: tuple[Api, Kind]) -> prometheus.Counter:
+        child = self._call.get(labels)
+        if child is None:
+            child = self._call[labels] = self._calls.labels(*labels)
+        return child
+
+    def _start(self, rules: Sequence[RuleInfo], settings: Settings) -> None:
+        """Put every series that this configuration can reach at 0, so that its first increase is seen."""
+        for rule in rules:
+            self._rule_errors.labels(rule.id)
+            for confidence, action in reachable(rule, settings):
+                for api in rule.apis.intersection(OUTBOUND):
+                    self._violation_of((rule.id, rule.severity, confidence, action, api, "other"))
+        for api in OUTBOUND:
+            for ending in ENDINGS:
+                self._request_of(("outbound", api, ending))
+            for kind in KINDS:
+                self._call_of((api, kind))
+        for sink in ("journal", "console"):
+            self._dropped.labels(sink)
+        self._store_errors.labels("store")
+        for part in ("journal", "store"):
+            self.degraded(part, False)
+
+    def _counter(self, name: str, about: str, *labels: str) -> prometheus.Counter:
+        return prometheus.Counter(f"cio_proxy_{name}_total", about, labels, registry=self.registry)
+
+    def _gauge(self, name: str, about: str, *labels: str) -> prometheus.Gauge:
+        return prometheus.Gauge(f"cio_proxy_{name}", about, labels, registry=self.registry)
+
+
+class _Known:
+    """The facts that are kept, counted when they are asked for."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily("cio_proxy_known", "Facts that are remembered.", labels=["kind"])
+        for kind, count in self._metrics.known().items():
+            family.add_metric([kind], count)
+        yield family
+
+
+def reachable(rule: RuleInfo, settings: Settings) -> Iterator[tuple[Confidence, Taken]]:
+    """What may be done about a rule's findings under these settings, by confidence."""
+    said = settings.rule(rule.id)
+    if said.action == "off":
+        return
+    report = CONFIDENCES.index(said.report or settings.report)
+    block = CONFIDENCES.index(said.block or settings.block)
+    for rank, confidence in enumerate(CONFIDENCES[: report + 1]):
+        yield confidence, "logged"
+        if rank <= block and "block" in rule.actions and said.action != "log":
+            yield confidence, "would_block"
+            if settings.enforcement == "enforce":
+                yield confidence, "blocked"

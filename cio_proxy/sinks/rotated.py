@@ -48,10 +48,13 @@ class RotatedFile:
         if self._fd is not None and self._regular and not self._is_current(self._fd):
             self.close()
         if self._fd is None:
-            self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
-            self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
+            self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+            status = os.fstat(self._fd)
+            self._regular = stat.S_ISREG(status.st_mode)
             if self._regular:
                 os.fchmod(self._fd, PRIVATE)
+                if status.st_size and os.pread(self._fd, 1, status.st_size - 1) != b"\n":
+                    os.write(self._fd, b"\n")  # a crash left half a line
         return self._fd
 
     def _is_current(self, fd: int) -> bool:

@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterable
 
 
 class Writer[T]:
-    """Calls `write` for each item, in order, in a thread of its own. `write` must not raise."""
+    """Calls `write` for each item, in order, in a thread of its own, and `finish` at the end. Neither may raise."""
 
-    def __init__(self, write: Callable[[T], None], *, size: int, name: str) -> None:
+    def __init__(
+        self, write: Callable[[T], None], *, finish: Callable[[], None] = lambda: None, size: int, name: str
+    ) -> None:
         self._write = write
+        self._finish = finish
         self._queue: queue.Queue[T | None] = queue.Queue(max(1, size))
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -52,3 +55,4 @@ class Writer[T]:
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
             self._write(item)
+        self._finish()

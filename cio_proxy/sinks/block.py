@@ -1,0 +1,104 @@
+"""A finding as a block for the terminal. The only module of the sinks that needs rich."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Final, TextIO
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.padding import Padding
+from rich.segment import Segment
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from cio_proxy.model import Finding, Json, Severity, Taken
+from cio_proxy.sinks.console import clean
+
+WIDTH: Final = 100
+"""Lines longer than this are hard to read, however wide the terminal is."""
+CORRECTED: Final = 300
+"""Characters of a corrected value that are shown."""
+COLOURS: Final[Mapping[Severity, str]] = {"error": "red", "warning": "yellow", "info": "blue"}
+TAKEN: Final[Mapping[Taken, tuple[str, str]]] = {
+    "logged": ("passed on", "dim"),
+    "would_block": ("would be blocked", "yellow"),
+    "blocked": ("blocked", "bold red"),
+    "exempt": ("exempt", "dim"),
+    "baselined": ("in the baseline", "dim"),
+}
+
+
+class Terminal:
+    """Prints blocks and counts on a terminal, in colour unless `NO_COLOR` is set."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._console = Console(file=stream, highlight=False, markup=False, emoji=False)
+
+    def show(self, finding: Finding) -> None:
+        """Print the block of one finding."""
+        self._print(block(finding))
+
+    def again(self, counts: str) -> None:
+        """Print what happened again."""
+        self._print(Text(counts, style="dim"))
+
+    def _print(self, what: RenderableType) -> None:
+        self._console.print(what, width=min(self._console.width, WIDTH))
+        self._console.print()
+
+
+def block(finding: Finding) -> RenderableType:
+    """Everything a reader needs to repair the fault, beside a bar in the colour of its severity."""
+    colour = COLOURS[finding.severity]
+    taken, style = TAKEN[finding.action]
+    head = Table.grid(expand=True)
+    head.add_column()
+    head.add_column(justify="right")
+    head.add_row(
+        Text.assemble((finding.severity, f"bold {colour}"), "  ", (clean(finding.rule), "bold")), Text(taken, style=style)
+    )
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(style="dim", no_wrap=True)
+    rows.add_column(overflow="fold")
+    rows.add_row("where", where(finding))
+    rows.add_row("effect", Text(clean(finding.effect)))
+    rows.add_row("fix", Text(clean(finding.fix)))
+    if finding.corrected is not None:
+        rows.add_row("instead", Text(clean(compact(finding.corrected)), style="green"))
+    rows.add_row("more", Text(f"cio-proxy explain {clean(finding.rule)}", style="dim"))
+    body = Table.grid(expand=True)
+    body.add_row(head)
+    body.add_row(Text(clean(finding.message), overflow="fold"))
+    body.add_row(Padding(rows, (1, 0, 0, 0)))
+    return Barred(body, Style.parse(colour))
+
+
+def where(finding: Finding) -> Text:
+    """The request line as a template, the pointer, and who sent it."""
+    text = Text.assemble(clean(f"{finding.method} {finding.endpoint}"), "  ", (clean(finding.pointer), "cyan"))
+    if finding.client != "other":
+        text.append(f"  from {clean(finding.client)}", style="dim")
+    return text
+
+
+class Barred:
+    """Anything, with a bar down its left side."""
+
+    def __init__(self, inner: RenderableType, style: Style) -> None:
+        self._inner = inner
+        self._style = style
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        bar = Segment("| " if options.ascii_only else "▌ ", self._style)
+        for line in console.render_lines(self._inner, options.update(width=options.max_width - 2), pad=False):
+            yield bar
+            yield from line
+            yield Segment.line()
+
+
+def compact(value: Json) -> str:
+    """A JSON value on one line, cut where it gets long."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= CORRECTED else text[: CORRECTED - 1] + "…"

@@ -1,0 +1,166 @@
+"""A door in front of a raw upstream, and raw clients: bytes in, bytes out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cio_proxy.audit import sealed_with
+from cio_proxy.drivers import Auditor, build
+from cio_proxy.model import Address, End, Finding, JournalSettings, Settings, TimeoutSettings
+from cio_proxy.sources.mitm import Door
+
+SEAL = sealed_with(b"k" * 32)
+BASIC = b"Basic ZjgyYWQ3OGY2OTViZDMyZjlkOTk6YTEzYzk1YTBiYzQ0ZDlmMDFlMjc="
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+
+
+async def read_message(reader: asyncio.StreamReader) -> bytes:
+    """One HTTP/1 message with its body, as it came."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    lower = head.lower()
+    if b"transfer-encoding: chunked" in lower:
+        body = b""
+        while not body.endswith(b"0\r\n\r\n"):
+            body += await reader.readuntil(b"\r\n")
+        return head + body
+    length = 0
+    for line in lower.split(b"\r\n"):
+        if line.startswith(b"content-length:"):
+            length = int(line.split(b":")[1])
+    return head + await reader.readexactly(length)
+
+
+type Answer = Callable[[bytes], Any]
+
+
+@dataclass
+class Upstream:
+    """A raw server: it keeps what it receives and answers what it is told, None to close without a word."""
+
+    answer: Answer = lambda request: OK
+    received: list[bytes] = field(default_factory=list)
+    connections: int = 0
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    url: str = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while True:
+                request = await read_message(reader)
+                self.received.append(request)
+                self.arrived.set()
+                answer = self.answer(request)
+                if asyncio.iscoroutine(answer):
+                    answer = await answer
+                if answer is None:
+                    break
+                writer.write(answer)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def upstream(answer: Answer = lambda request: OK) -> AsyncIterator[Upstream]:
+    """A running raw upstream."""
+    raw = Upstream(answer)
+    server = await asyncio.start_server(raw.serve, "127.0.0.1", 0, limit=64 << 20)
+    raw.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield raw
+    finally:
+        server.close()
+
+
+class Collected:
+    """A sink that keeps everything."""
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+        self.ends: list[End] = []
+
+    def found(self, finding: Finding) -> None:
+        self.findings.append(finding)
+
+    def ended(self, end: End) -> None:
+        self.ends.append(end)
+
+    @property
+    def endings(self) -> list[str]:
+        return [end.ending for end in self.ends]
+
+
+@dataclass
+class Opened:
+    door: Door
+    address: Address
+    auditor: Auditor
+    sink: Collected
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(*self.address, limit=64 << 20)
+
+    async def send(self, request: bytes) -> bytes:
+        """Send raw bytes on a new connection and read one answer."""
+        reader, writer = await self.connect()
+        try:
+            writer.write(request)
+            return await asyncio.wait_for(read_message(reader), 20)
+        finally:
+            writer.close()
+
+
+type OpenDoor = Callable[..., Any]
+
+
+@pytest.fixture
+def open_door(tmp_path_factory: pytest.TempPathFactory) -> OpenDoor:
+    """Opens a door in front of a URL; one certificate authority serves the whole session."""
+    state = tmp_path_factory.getbasetemp() / "door-state"
+    state.mkdir(exist_ok=True)
+
+    @asynccontextmanager
+    async def opened(
+        url: str,
+        settings: Settings = Settings(),  # noqa: B008 frozen
+        *,
+        clock: Callable[[], float] = time.time,
+        sandbox: bool = False,
+        extra_ca: Path | None = None,
+    ) -> AsyncIterator[Opened]:
+        settings = replace(
+            settings,
+            listen=Address("127.0.0.1", 0),
+            state=str(state),
+            journal=JournalSettings(),
+            timeouts=replace(settings.timeouts, drain=5.0) if settings.timeouts == TimeoutSettings() else settings.timeouts,
+        )
+        sink = Collected()
+        auditor = build(settings, clock=clock, sinks=[sink], seal=SEAL)
+        door = Door(auditor, upstream=url, sandbox=sandbox, clock=clock, extra_ca=extra_ca)
+        address = await door.start()
+        try:
+            yield Opened(door, address, auditor, sink)
+        finally:
+            await door.stop()
+
+    return opened
+
+
+def request(method: str, target: str, body: bytes = b"", *headers: bytes, host: bytes = b"track.customer.io") -> bytes:
+    """A plain request with valid Track credentials."""
+    lines = [f"{method} {target} HTTP/1.1".encode(), b"Host: " + host, b"Authorization: " + BASIC, *headers]
+    if body:
+        lines += [b"Content-Type: application/json", b"Content-Length: " + str(len(body)).encode()]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body

@@ -1,0 +1,91 @@
+"""Every example, sent over sockets through mitmproxy with the case's own clock, gives what the engine gives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+
+from cio_proxy.config import overlay
+from cio_proxy.examples import Example, Sent, read
+from cio_proxy.model import Settings
+from cio_proxy.recognise import masked
+from cio_proxy.rules import RULES, Rule
+
+from .conftest import OpenDoor, read_message, upstream
+
+START = 1_750_000_000.0
+CASES = [(rule, example) for rule in RULES for example in read(rule.examples) if example.kind != "todo"]
+
+
+@dataclass
+class Stage:
+    """The upstream's side: which exchange is being sent, and when its answer may go out."""
+
+    now: float = START
+    sending: Sent | None = None
+    released: dict[str, asyncio.Event] = field(default_factory=dict)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def answer(self, request: bytes) -> bytes | None:
+        sent = self.sending
+        assert sent is not None
+        self.arrived.set()
+        await self.released[sent.exchange.id].wait()
+        if sent.status is None:
+            return None
+        head = f"HTTP/1.1 {sent.status} Answer\r\nContent-Type: application/json\r\nContent-Length: {len(sent.response)}"
+        return head.encode() + b"\r\n\r\n" + sent.response
+
+
+def raw(sent: Sent) -> bytes:
+    exchange = sent.exchange
+    lines = [f"{exchange.method} ".encode() + exchange.target + b" HTTP/1.1"]
+    lines += [name + b": " + value for name, value in exchange.headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + (exchange.body or b"")
+
+
+@pytest.mark.parametrize(("rule", "example"), CASES, ids=[f"{r.info.id}: {e.kind}: {e.name}" for r, e in CASES])
+async def test_an_example_gives_its_findings_live(rule: Rule, example: Example, open_door: OpenDoor) -> None:
+    settings = overlay(Settings(), dict(example.config), rules=[r.info for r in RULES])
+    stage = Stage()
+    sents = list(example.play(START))
+    events = sorted(
+        [(s.exchange.at, number, 0) for number, s in enumerate(sents)]
+        + [(s.answered_at, number, 1) for number, s in enumerate(sents)]
+    )
+    sandbox = any(s.exchange.sandbox for s in sents)
+    connections: dict[str, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
+    answers: dict[int, asyncio.Task[bytes]] = {}
+    async with upstream(stage.answer) as raw_upstream, open_door(
+        raw_upstream.url, settings, clock=lambda: stage.now, sandbox=sandbox
+    ) as door:
+        for at, number, phase in events:
+            stage.now = at
+            sent = sents[number]
+            if phase == 0:
+                name = sent.exchange.connection
+                if name not in connections:
+                    connections[name] = await door.connect()
+                reader, writer = connections[name]
+                stage.sending, stage.arrived = sent, asyncio.Event()
+                stage.released[sent.exchange.id] = asyncio.Event()
+                writer.write(raw(sent))
+                answers[number] = asyncio.create_task(read_message(reader))
+                arrival = asyncio.create_task(stage.arrived.wait())
+                await asyncio.wait({arrival, answers[number]}, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+                arrival.cancel()
+            else:
+                stage.released[sent.exchange.id].set()
+                await asyncio.wait_for(answers[number], 20)
+        if example.end is not None:
+            stage.now = START + example.end
+            await door.auditor.expire(stage.now)
+        for _, writer in connections.values():
+            writer.close()
+    given = Counter((f.rule, f.pointer, f.confidence) for f in door.sink.findings)
+    wanted = Counter((e.rule, masked(e.pointer), e.confidence) for s in sents for e in s.step.expects)
+    wanted.update((e.rule, masked(e.pointer), e.confidence) for e in example.end_expects)
+    assert given == wanted
