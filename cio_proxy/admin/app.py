@@ -1,149 +1,204 @@
-"""The admin server: `/metrics`, `/livez`, `/readyz`, `/api/findings`, `/api/summary` (design §5)."""
+"""Health, metrics, findings and the summary over HTTP, on a port of their own (design §5).
+
+Bound to loopback everything is open. Bound elsewhere only `OPEN` is; the rest needs the token.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import ipaddress
+import json
+import secrets
 import socket
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cio_proxy.model import Address
+from cio_proxy.model import APIS, CONFIDENCES, KINDS, SEVERITIES, TAKEN, Address
+from cio_proxy.sinks.journal import Journal
+from cio_proxy.sinks.metrics import Metrics
 
-EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
-FILTERS = frozenset(
-    {"rule", "severity", "confidence", "action", "api", "call", "client", "workspace", "fingerprint", "exchange"}
-)
+OPEN: Final = frozenset({"/metrics", "/livez", "/readyz"})
+CLOSED_SETS: Final[Mapping[str, Sequence[str]]] = {
+    "severity": SEVERITIES,
+    "confidence": CONFIDENCES,
+    "action": TAKEN,
+    "api": APIS,
+    "call": KINDS,
+}
+FILTERS: Final = ("rule", *CLOSED_SETS, "client", "workspace", "fingerprint")
+PAGE: Final = 100
+LARGEST_PAGE: Final = 1000
+GRACE_SECONDS: Final = 2
 
 
-type Page = Callable[[Request], Awaitable[Response]]
-
-
-class Findings(Protocol):
-    """What the journal offers to readers."""
-
-    def read(self, after: int = 0, limit: int = 100, **wanted: str) -> tuple[list[dict[str, Any]], int | None]:
-        """Records after a cursor, and the next cursor."""
-
-
-class Exposition(Protocol):
-    """What the metrics offer to readers."""
-
-    def exposition(self) -> bytes:
-        """The text that Prometheus scrapes."""
+class BadQuery(ValueError):
+    """A query parameter that cannot be right; the message says which and why."""
 
 
 class Admin:
-    """Reads the journal and the metrics, never the engine. Starts in the running loop."""
+    """The admin server. Set `ready` once traffic is taken, and `draining` when it is about to end.
+
+    `rules` are the ids that `/api/findings?rule=` may name; without them any text is taken.
+    """
 
     def __init__(
         self,
         *,
-        metrics: Exposition,
-        journal: Findings,
+        metrics: Metrics,
+        journal: Journal,
         summary: Callable[[], dict[str, Any]],
         degraded: Callable[[], list[str]],
-        token: str,
+        token: str = "",
+        rules: Collection[str] = (),
     ) -> None:
         self.ready = False
         self.draining = False
-        self._metrics, self._journal = metrics, journal
-        self._summary, self._degraded = summary, degraded
-        self._token = token
-        self._open = True
+        self.token = token
+        self._metrics = metrics
+        self._journal = journal
+        self._summary = summary
+        self._degraded = degraded
+        self._sets = {**CLOSED_SETS, "rule": tuple(rules)}
         self._server: uvicorn.Server | None = None
-        self._task: asyncio.Task[None] | None = None
-        self.app = Starlette(
-            routes=[
-                Route("/", self._index),
-                Route("/metrics", self._metrics_page),
-                Route("/livez", self._livez),
-                Route("/readyz", self._readyz),
-                Route("/api/findings", self._guarded(self._findings)),
-                Route("/api/summary", self._guarded(self._summary_page)),
-            ]
-        )
+        self._serving: asyncio.Task[None] | None = None
 
     async def start(self, address: Address) -> Address:
-        """Listen; the address with the real port. Raises OSError."""
-        self._open = _is_loopback(address.host)
+        """Listen, and give the address with its real port. Raises OSError, in plain words, when it cannot be had."""
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(tuple(address))
+            listening = socket.create_server((address.host, address.port), family=family)
         except OSError as error:
-            listening.close()
-            raise OSError(f"cannot listen on {address}: {error.strerror}") from error
-        config = uvicorn.Config(self.app, log_config=None, access_log=False, lifespan="off", server_header=False)
-        self._server = uvicorn.Server(config)
-        self._server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
-        self._task = asyncio.create_task(self._server.serve(sockets=[listening]))
-        while not self._server.started and not self._task.done():
-            await asyncio.sleep(0.01)
-        return Address(address.host, listening.getsockname()[1])
+            raise OSError(f"admin cannot listen on {address}: {error.strerror}") from error
+        host, port = listening.getsockname()[:2]
+        app = self.app(guarded=not ipaddress.ip_address(host).is_loopback)
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                lifespan="off",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            )
+        )
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listening]))
+        return Address(address.host, port)
 
     async def stop(self) -> None:
-        """Stop listening."""
-        if self._server is not None and self._task is not None:
+        """Answer what is being asked, for two seconds at most, and stop listening."""
+        if self._server is not None and self._serving is not None:
             self._server.should_exit = True
-            await self._task
+            await self._serving
+            self._server = self._serving = None
 
-    def _guarded(self, page: Page) -> Page:
-        async def guarded(request: Request) -> Response:
-            given = request.headers.get("authorization", "").encode()
-            if self._open or hmac.compare_digest(given, f"Bearer {self._token}".encode()):
-                return await page(request)
-            return _error(401, "this address is open to others: send `Authorization: Bearer` with the admin token")
-
-        return guarded
+    def app(self, *, guarded: bool) -> Starlette:
+        """The routes; `guarded` asks for the token on all but the open ones."""
+        routes = {
+            "/": self._index,
+            "/metrics": self._exposition,
+            "/livez": self._livez,
+            "/readyz": self._readyz,
+            "/api/findings": self._findings,
+            "/api/summary": self._api_summary,
+        }
+        return Starlette(
+            routes=[Route(path, answer) for path, answer in routes.items()],
+            middleware=[Middleware(_Gate, token=self.token)] if guarded else [],
+            exception_handlers={HTTPException: _refused, Exception: _refused},
+        )
 
     async def _index(self, request: Request) -> Response:
-        return JSONResponse({"routes": ["/metrics", "/livez", "/readyz", "/api/findings", "/api/summary"]})
+        return answer({"routes": ["/metrics", "/livez", "/readyz", "/api/findings", "/api/summary"]})
 
-    async def _metrics_page(self, request: Request) -> Response:
-        return Response(self._metrics.exposition(), headers={"content-type": EXPOSITION})
+    def _exposition(self, request: Request) -> Response:
+        # Not a coroutine: starlette runs it in a thread, since a scrape takes longer than an audit may wait.
+        return Response(self._metrics.exposition(), headers={"content-type": self._metrics.content_type})
 
     async def _livez(self, request: Request) -> Response:
-        return JSONResponse({"alive": True})
+        return answer({"live": True})
 
     async def _readyz(self, request: Request) -> Response:
         ready = self.ready and not self.draining
-        return JSONResponse({"ready": ready, "degraded": self._degraded()}, 200 if ready else 503)
+        return answer({"ready": ready, "degraded": self._degraded()}, 200 if ready else 503)
 
-    async def _summary_page(self, request: Request) -> Response:
-        return JSONResponse(self._summary())
-
-    async def _findings(self, request: Request) -> Response:
-        wanted = dict(request.query_params)
+    def _findings(self, request: Request) -> Response:
         try:
-            after, limit = int(wanted.pop("after", "0")), int(wanted.pop("limit", "100"))
-        except ValueError:
-            return _error(400, "`after` and `limit` are whole numbers")
-        if not 1 <= limit <= 1000:
-            return _error(400, "`limit` is 1 to 1000")
-        if unknown := sorted(wanted.keys() - FILTERS):
-            return _error(400, f"unknown parameter '{unknown[0][:60]}': filters are {', '.join(sorted(FILTERS))}")
-        findings, following = self._journal.read(after, limit, **wanted)
-        return JSONResponse({"findings": findings, "next": following})
+            after, limit, filters = self._query(request)
+        except BadQuery as error:
+            return answer({"error": str(error)}, 400)
+        findings, following = self._journal.read(after, limit, filters)
+        return answer({"findings": findings, "next": following})
+
+    async def _api_summary(self, request: Request) -> Response:
+        return answer(self._summary())
+
+    def _query(self, request: Request) -> tuple[int, int, dict[str, str]]:
+        """The cursor, the page size and the filters. Raises BadQuery."""
+        filters: dict[str, str] = {}
+        for name, value in request.query_params.multi_items():
+            if name not in (*FILTERS, "after", "limit"):
+                raise BadQuery(f"unknown parameter '{name}': use {', '.join(FILTERS)}, after or limit")
+            if name in filters:
+                raise BadQuery(f"'{name}' is given twice")
+            if (known := self._sets.get(name)) and value not in known:
+                raise BadQuery(f"{name}: '{value}' is none of {', '.join(known)}")
+            filters[name] = value
+        after = _number("after", filters.pop("after", "0"), 0, 2**63)
+        limit = _number("limit", filters.pop("limit", str(PAGE)), 1, LARGEST_PAGE)
+        return after, limit, filters
 
 
-def _error(status: int, message: str) -> Response:
-    return JSONResponse({"error": message}, status)
+class _Server(uvicorn.Server):
+    """uvicorn in a loop that is not its own: signals stay with the program."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+class _Gate:
+    """Asks for the token, except on the open routes."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._expected = f"Bearer {token}".encode() if token else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in OPEN and not self._shown(scope):
+            refusal = answer({"error": "this needs the header `Authorization: Bearer <token>`"}, 401)
+            refusal.headers["www-authenticate"] = "Bearer"
+            await refusal(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _shown(self, scope: Scope) -> bool:
+        given = dict(scope["headers"]).get(b"authorization", b"")
+        return self._expected is not None and secrets.compare_digest(given, self._expected)
+
+
+def answer(content: object, status: int = 200) -> Response:
+    """JSON in ASCII on one line, also for evidence that is not quite Unicode."""
+    return Response(json.dumps(content) + "\n", status, media_type="application/json")
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    return answer({"error": f"{request.method} {request.url.path}: {HTTPStatus(status).phrase.lower()}"}, status)
+
+
+def _number(name: str, text: str, least: int, most: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
+        raise BadQuery(f"{name}: '{text}' is not a whole number from {least} to {most}")
+    return int(text)

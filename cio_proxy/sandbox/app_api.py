@@ -114,9 +114,10 @@ def _trigger(workspace: Workspace, request: Request, broadcast: str) -> Reply:
         body = request.mapping()
     except wire.Unreadable as error:
         return wire.meta_error(400, str(error))
-    trigger = len(workspace.deliveries) + 1
+    workspace.triggers += 1
+    trigger = workspace.triggers
     delivery = Delivery(
-        delivery_id=f"broadcast-{wire.segment(broadcast.encode('utf-8', 'replace'))[:50]}-{trigger}",
+        delivery_id=f"broadcast-{broadcast[:50]}-{trigger}",
         kind="broadcast",
         queued_at=int(workspace.clock()),
         sent=body,

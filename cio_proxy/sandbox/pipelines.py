@@ -211,7 +211,7 @@ def _event(workspace: Workspace, call: dict[str, Json], ref: Ref | None, kind: s
         kind="event" if kind == "track" and (ref or anonymous_id) else "object" if kind == "track" else kind,
         anonymous_id=anonymous_id,
         timestamp=moment,
-        event_id=call.get("messageId"),
+        message_id=call.get("messageId"),
     )
     return [NOT_ISO, *notes] if timestamp is not None and moment is None else notes
 

@@ -47,7 +47,7 @@ WRONG_UNIT = (
     "The timestamp is in {}: read as seconds it is the year {}, so the event triggers no campaign in time (unverified)."
 )
 NO_MOMENT = "The timestamp is not a number of Unix seconds: the time of receipt is stored (unverified)."
-REPEATED = "An event with this id was received before: answered 200 and ignored [spec: Track]."
+REPEATED = "An event with this id was received before: answered 200 and ignored [spec: Track] [spec: Pipelines]."
 NO_ULID = "The event id is not a ULID, so it does not keep a repetition out (unverified)."
 TRIMMED = "Spaces around the event name were trimmed [spec: Track]."
 REDIRECTED = "`recipient` in the data: mail that this event triggers goes there and not to the person [spec: Track]."
@@ -61,6 +61,7 @@ NOTHING_TO_MERGE = "The primary person does not exist: answered 200, and nothing
 NO_SECONDARY = "The secondary person does not exist: answered 200, and nothing happened (unverified)."
 CARRIED = "Merged from another person: copied, and can trigger no campaign [spec: Track, merge]."
 STALE = "{} has a newer value by its `_timestamp`: the older one is not stored [spec: Track, identify]."
+UNORDERED = "The time of the change was sent in {}: taken as the time of receipt (unverified)."
 READ_ONLY = "`cio_id` is read-only: ignored [docs: Reserved attributes]."
 NO_STRING_EMAIL = "The email is not a string: not stored (unverified)."
 LONG_ID = (
@@ -82,6 +83,7 @@ class Workspace:
         self.events: Ring[Event] = Ring(MAX_EVENTS, MAX_EVENT_BYTES)
         self.deliveries: Ring[Delivery] = Ring(MAX_DELIVERIES, MAX_DELIVERY_BYTES)
         self.objects: dict[str, Json] = {}
+        self.triggers = 0
         self.blocked_mail: OrderedDict[str, None] = OrderedDict()
         self._known: dict[Ref, Person] = {}
         self._suppressed: OrderedDict[Ref, None] = OrderedDict()
@@ -123,7 +125,10 @@ class Workspace:
         if "cio_id" in body:
             notes.append(READ_ONLY)
         changed = moments.number(body.get("_timestamp", at))
-        notes += self._set_attributes(person, body, sent or {}, self.clock() if changed is None else changed)
+        if unit := moments.wrong_unit(changed):
+            notes.append(UNORDERED.format(unit))
+            changed = None
+        notes += self._set_attributes(person, body, sent or {}, changed)
         if isinstance(anonymous := body.get("anonymous_id"), str) and anonymous:
             notes += self._link(person, anonymous)
         person.note(note for note in notes if note in (ID_REPLACED, REUSED))
@@ -171,14 +176,18 @@ class Workspace:
         person.attributes.pop(kind, None)
         return notes
 
-    def _set_attributes(self, person: Person, body: Mapping[str, Json], sent: Mapping[str, Json], at: float) -> Notes:
+    def _set_attributes(
+        self, person: Person, body: Mapping[str, Json], sent: Mapping[str, Json], changed: float | None
+    ) -> Notes:
+        """Store attributes; only a change that names its time can be older than what is stored."""
         notes: Notes = []
+        at = self.clock() if changed is None else changed
         for name, value in body.items():
             if name in _IDENTITY:
                 continue
             key = _PREFERENCES if name.startswith(_TOPIC) else name
             known = person.attributes.get(key)
-            if known is not None and known.at > at:
+            if known is not None and changed is not None and known.at > at:
                 notes.append(STALE.format(key))
             elif value is None or value == "":  # clears an attribute (unverified for v1, reference 2.1)
                 person.attributes.pop(key, None)
@@ -311,18 +320,25 @@ class Workspace:
         anonymous_id: str | None = None,
         timestamp: Json = None,
         event_id: Json = None,
+        message_id: Json = None,
     ) -> Notes:
-        """Store an event of a person, or where `ref` is None an anonymous one (reference 2.2, 2.3)."""
+        """Store an event of a person, or where `ref` is None an anonymous one (reference 2.2, 2.3).
+
+        A repeated `event_id` of Track, if it is a ULID, is ignored; so is a repeated `message_id` of Pipelines.
+        """
         if ref is not None and self.suppressed(ref):
             return [SUPPRESSED]
         person = self.find(ref)
         if ref is not None and person is None and ref.kind == "cio_id":
             return [UNKNOWN_CIO_ID]
         notes: Notes = []
-        if isinstance(event_id, str) and event_id:
-            if event_id in self._event_ids:
+        if event_id is not None and not (isinstance(event_id, str) and _ULID.match(event_id)):
+            notes.append(NO_ULID)
+            event_id = None
+        if isinstance(unique := event_id or message_id, str) and unique:
+            if unique in self._event_ids:
                 return [REPEATED]
-            _remember(self._event_ids, event_id)
+            _remember(self._event_ids, unique)
         now = self.clock()
         content = content if isinstance(content, dict) else {}
         moment = moments.number(timestamp)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Final, TextIO
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.segment import Segment
 from rich.style import Style
@@ -22,7 +22,7 @@ CORRECTED: Final = 300
 """Characters of a corrected value that are shown."""
 COLOURS: Final[Mapping[Severity, str]] = {"error": "red", "warning": "yellow", "info": "blue"}
 TAKEN: Final[Mapping[Taken, tuple[str, str]]] = {
-    "logged": ("passed on", "dim"),
+    "logged": ("logged", "dim"),
     "would_block": ("would be blocked", "yellow"),
     "blocked": ("blocked", "bold red"),
     "exempt": ("exempt", "dim"),
@@ -52,15 +52,10 @@ class Terminal:
 def block(finding: Finding) -> RenderableType:
     """Everything a reader needs to repair the fault, beside a bar in the colour of its severity."""
     colour = COLOURS[finding.severity]
-    taken, style = TAKEN[finding.action]
-    head = Table.grid(expand=True)
-    head.add_column()
-    head.add_column(justify="right")
-    head.add_row(
-        Text.assemble((finding.severity, f"bold {colour}"), "  ", (clean(finding.rule), "bold")), Text(taken, style=style)
-    )
+    head = Text.assemble((finding.severity, f"bold {colour}"), "  ", (clean(finding.rule), "bold"))
+    head.append("  ·  ", style="dim").append(*TAKEN[finding.action])
     rows = Table.grid(padding=(0, 2))
-    rows.add_column(style="dim", no_wrap=True)
+    rows.add_column(style="dim", width=7)
     rows.add_column(overflow="fold")
     rows.add_row("where", where(finding))
     rows.add_row("effect", Text(clean(finding.effect)))
@@ -68,11 +63,8 @@ def block(finding: Finding) -> RenderableType:
     if finding.corrected is not None:
         rows.add_row("instead", Text(clean(compact(finding.corrected)), style="green"))
     rows.add_row("more", Text(f"cio-proxy explain {clean(finding.rule)}", style="dim"))
-    body = Table.grid(expand=True)
-    body.add_row(head)
-    body.add_row(Text(clean(finding.message), overflow="fold"))
-    body.add_row(Padding(rows, (1, 0, 0, 0)))
-    return Barred(body, Style.parse(colour))
+    message = Text(clean(finding.message), overflow="fold")
+    return Barred(Group(head, message, Padding(rows, (1, 0, 0, 0), expand=False)), Style.parse(colour))
 
 
 def where(finding: Finding) -> Text:

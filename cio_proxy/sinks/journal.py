@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from cio_proxy.model import End, Finding, JournalSettings
 from cio_proxy.sinks.record import encode, record
@@ -33,7 +33,8 @@ RING: Final = 10_000
 CLOSE_SECONDS: Final = 5.0
 
 
-class Entry(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Entry:
     """A line of the journal: its number, counted from 1, and a finding that stands for `count` occurrences."""
 
     number: int
@@ -182,9 +183,7 @@ class Journal:
         if not self._told:
             self._told = True
             reason = error.strerror if isinstance(error, OSError) else type(error).__name__
-            log.warning(
-                "journal %s cannot be written (%s): traffic goes on, what is missing is counted", self._file.path, reason
-            )
+            log.warning("journal %s: %s; traffic goes on, missing lines are counted", self._file.path, reason)
         if not self._broken:
             self._broken = True
             self._tell_degraded(True)

@@ -45,7 +45,7 @@ class Metrics:
     content_type: Final = CONTENT_TYPE_LATEST
 
     def __init__(self, rules: Sequence[RuleInfo], settings: Settings, version: str) -> None:
-        prometheus.disable_created_metrics()
+        prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = prometheus.CollectorRegistry()
         self.known: Callable[[], Mapping[str, int]] = dict
         """Asked at each scrape: how many facts of each kind are kept."""

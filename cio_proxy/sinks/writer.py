@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -37,20 +38,17 @@ class Writer[T]:
                 self._queue.put(item, timeout=max(0.0, until - time.monotonic()))
             except queue.Full:
                 undone.append(item)
-        try:
+        with contextlib.suppress(queue.Full):
             self._queue.put(None, timeout=max(0.0, until - time.monotonic()))
             self._thread.join(max(0.0, until - time.monotonic()))
-        except queue.Full:
-            pass
         if not self._thread.is_alive():
             return undone
-        while True:
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                return undone
-            if item is not None:
-                undone.append(item)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                waiting = self._queue.get_nowait()
+                if waiting is not None:
+                    undone.append(waiting)
+        return undone
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:

@@ -4,6 +4,8 @@ import pytest
 
 from .conftest import Service
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 EMAIL = {"to": "ada@example.com", "identifiers": {"id": "ada"}, "transactional_message_id": "receipt"}
 
 

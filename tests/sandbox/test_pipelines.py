@@ -6,6 +6,8 @@ import pytest
 
 from .conftest import Service
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 STRICT = {"headers": {"X-Strict-Mode": "1"}}
 IDENTIFY: Any = {"userId": "ada", "anonymousId": "a1", "traits": {"email": "ada@example.com"}}
 
@@ -20,14 +22,15 @@ async def test_identify_joins_the_anonymous_history_and_converts_created_at(cio:
 
 
 async def test_all_six_calls_are_carried_out(cio: Service) -> None:
-    for kind, call in {
+    calls: dict[str, Any] = {
         "identify": IDENTIFY,
         "track": {"userId": "ada", "event": "Order Completed", "properties": {"total": 5}, "anonymousId": None},
         "page": {"userId": "ada", "properties": {"url": "https://example.com"}},
         "screen": {"anonymousId": "a2", "name": "Home"},
         "group": {"userId": "ada", "groupId": "acme", "traits": {"name": "Acme"}},
         "alias": {"userId": "ada", "previousId": "old"},
-    }.items():
+    }
+    for kind, call in calls.items():
         answer = await cio.http.post(f"/v1/{kind}", json=call, auth=("key", ""), headers={"X-Strict-Mode": "1"})
         assert (answer.status_code, answer.json()) == (200, {})
     assert len(await cio.shown("events")) == 3
@@ -35,7 +38,8 @@ async def test_all_six_calls_are_carried_out(cio: Service) -> None:
 
 
 async def test_a_bad_call_is_dropped_with_200_and_refused_in_strict_mode(cio: Service) -> None:
-    for call in ({"event": "e"}, {"userId": "ada"}, {"userId": "ada", "event": 5}, []):
+    calls: list[Any] = [{"event": "e"}, {"userId": "ada"}, {"userId": "ada", "event": 5}, []]
+    for call in calls:
         assert "dropped" in await cio.ok("POST", "/v1/track", call)
         answer = await cio.send("POST", "/v1/track", call, **STRICT)
         assert answer.status_code == 400
@@ -44,7 +48,7 @@ async def test_a_bad_call_is_dropped_with_200_and_refused_in_strict_mode(cio: Se
 
 
 async def test_an_oversize_call_is_dropped_with_200(cio: Service) -> None:
-    call: Any = {"userId": "ada", "event": "e", "properties": {"x": "y" * 70_000}}
+    call: dict[str, Any] = {"userId": "ada", "event": "e", "properties": {"x": "y" * 70_000}}
     assert "too large" in await cio.ok("POST", "/v1/track", call)
     assert "too large" in await cio.ok("POST", "/v1/batch", {"batch": [{**call, "type": "track"}]})
     assert await cio.shown("events") == []

@@ -6,6 +6,8 @@ import pytest
 
 from .conftest import DAY, Service
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 ADA = "/api/v1/customers/ada"
 ULID = "01E4C4CT6YDC7Y5M7FE1GWWPQJ"
 
@@ -87,6 +89,8 @@ async def test_an_older_timestamp_does_not_overwrite_a_newer_value(cio: Service)
     await cio.ok("PUT", ADA, {"plan": "pro", "_timestamp": 1_700_000_100})
     assert "newer value" in await cio.ok("PUT", ADA, {"plan": "free", "_timestamp": 1_700_000_000})
     assert (await cio.person(id="ada"))["stored"]["plan"] == "pro"
+    assert "milliseconds" in await cio.ok("PUT", ADA, {"plan": "team", "_timestamp": 1_704_288_000_000})
+    assert (await cio.person(id="ada"))["stored"]["plan"] == "team"
 
 
 @pytest.mark.parametrize(("sent", "stored"), [(True, True), ("TRUE", True), (1, True), ("1", True), ("yes", False)])
@@ -171,6 +175,9 @@ async def test_a_repeated_event_id_is_ignored(cio: Service) -> None:
     await cio.ok("POST", ADA + "/events", {"name": "paid", "id": ULID})
     assert "ignored" in await cio.ok("POST", ADA + "/events", {"name": "paid", "id": ULID})
     assert len(await cio.shown("events")) == 1
+    for _ in range(2):
+        assert "not a ULID" in await cio.ok("POST", ADA + "/events", {"name": "sent", "id": "order-1"})
+    assert len(await cio.shown("events")) == 3
 
 
 async def test_a_recipient_in_the_data_redirects_mail(cio: Service) -> None:

@@ -6,6 +6,8 @@ import pytest
 
 from .conftest import Service
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 ADA: Any = {"type": "person", "identifiers": {"id": "ada"}}
 
 

@@ -146,7 +146,7 @@ def knowing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
 def blocking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     """A proxy whose operator blocks whatever a rule can stop, on strong evidence already."""
     block = {rule: {"action": "block"} for rule in table.TABLE if rule not in table.UNSTOPPABLE}
-    config = CONFIG | {"block": "likely", "rules": CONFIG["rules"] | block}
+    config = CONFIG | {"thresholds": {"block": "likely"}, "rules": CONFIG["rules"] | block}
     proxy = Proxy(tmp_path_factory.mktemp("blocking"), "--enforcement", "enforce", config=config)
     yield proxy
     proxy.stop()
