@@ -164,9 +164,9 @@ class Engine:
             known = _Known(
                 self.settings.people, self._params[rule.info.id], reading.values, reading.in_flight, lambda key: key
             )
-            for result in self._guarded(rule, rule.due, deadline, known):
-                if isinstance(result, Finding) and policy.reported(result, self.settings):
-                    findings.append(replace(result, time=deadline.at))
+            results = self._guarded(rule, rule.due, deadline, known)
+            reported = (r for r in results if isinstance(r, Finding) and policy.reported(r, self.settings))
+            findings += (replace(finding, time=deadline.at) for finding in reported)
         return tuple(findings)
 
     def _check(self, rule: Rule, call: Call, opened: Opened, values: Mapping[Key, Value]) -> list[Finding]:
@@ -290,6 +290,7 @@ def fingerprint(rule: str, endpoint: str, pointer: str, subject: str) -> str:
 
 def _masked(value: Json) -> Json:
     try:
-        return masked_json(value)
+        kept: Json = masked_json(value)
     except Exception:
         return None
+    return kept

@@ -7,7 +7,6 @@ import contextlib
 import json
 import logging
 import os
-import secrets
 import signal
 import sys
 from collections.abc import Callable
@@ -176,8 +175,12 @@ async def _serve(settings: Settings) -> int:
         raise Refused(f"state folder: {error}") from error
     settings = replace(settings, state=str(folder))
     metrics = Metrics(infos, settings, VERSION)
-    journal = Journal(settings.journal, dropped=lambda count: metrics.dropped("journal", count))
-    console = Console()
+    journal = Journal(
+        settings.journal,
+        dropped=lambda count: metrics.dropped("journal", count),
+        degraded=lambda on: metrics.degraded("journal", on),
+    )
+    console = Console(dropped=lambda count: metrics.dropped("console", count))
     coverage = Coverage(infos)
     auditor = drivers.build(
         settings,
@@ -192,8 +195,10 @@ async def _serve(settings: Settings) -> int:
         journal=journal,
         summary=coverage.summary,
         degraded=metrics.degraded_parts,
-        token=secrets.token_urlsafe(24),
+        token=state.admin_token(folder),
+        rules=[info.id for info in infos],
     )
+    metrics.known = auditor.store.known
     emulation = Sandbox() if settings.upstream == "sandbox" else None
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(journal.close)

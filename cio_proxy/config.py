@@ -420,7 +420,5 @@ def _warnings(settings: Settings, source: _Source) -> list[str]:
     for id, said in settings.rules.items():
         block, report = said.block or settings.block, said.report or settings.report
         if said.action == "block" and CONFIDENCES.index(block) > CONFIDENCES.index(report):
-            lines.append(
-                f"rules.{id}: it blocks from '{block}', and reports only from '{report}': what is not reported is not blocked"
-            )
+            lines.append(f"rules.{id}: it blocks from '{block}', but what is below '{report}' is not even reported")
     return lines

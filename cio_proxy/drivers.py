@@ -113,7 +113,8 @@ class Auditor:
         elif verdict.cut is not None:
             ending, kept = "partial", verdict.cut.kept
             try:
-                answer = Answer(*track_v2.merged(verdict.cut, status, body or b""))
+                told, merged = track_v2.merged(verdict.cut, status, body or b"")
+                answer = Answer(told, None if merged is body else merged)
             except Exception as error:
                 self._failed("audit", error)
         outcome = Outcome(
@@ -193,7 +194,7 @@ class Auditor:
     def _guarded[T](self, tell: Callable[[T], None], what: T) -> None:
         try:
             tell(what)
-        except Exception as error:  # noqa: BLE001 fail open
+        except Exception as error:
             self._failed("sink", error)
 
     def _failed(self, part: str, error: Exception) -> None:

@@ -39,7 +39,7 @@ def page(rule: Rule) -> str:
         "",
         f"{rule.title}.",
         "",
-        f"{info.severity} · {CATEGORIES[info.category]} · can block: {can_block} · {info.stage}, version {info.version}",
+        " · ".join((info.severity, CATEGORIES[info.category], f"can block: {can_block}", info.stage)),
         "",
         rule.prose,
         "",
@@ -65,9 +65,8 @@ def table(rules: Sequence[Rule] = RULES) -> str:
     rows = ["| rule | severity | what it finds | can block |", "|---|---|---|---|"]
     for rule in rules:
         blocks = "yes" if "block" in rule.info.actions else "no"
-        rows.append(
-            f"| [`{rule.info.id}`](cio_proxy/rules/{rule.examples.stem}.py) | {rule.info.severity} | {rule.title} | {blocks} |"
-        )
+        page = f"cio_proxy/rules/{rule.examples.stem}.py"
+        rows.append(f"| [`{rule.info.id}`]({page}) | {rule.info.severity} | {rule.title} | {blocks} |")
     return "\n".join(rows) + "\n"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple
 
@@ -18,7 +18,9 @@ Unit = Literal["seconds", "milliseconds", "microseconds", "nanoseconds"]
 
 PERSONAL: Final[frozenset[PartKind]] = frozenset({"email", "phone", "card", "iban", "ip", "secret"})
 LIMIT: Final = 4_096
-"""Characters of a text that are looked at; names are far shorter."""
+"""Characters of a text that are shown; names are far shorter."""
+REACH: Final = 512
+"""How far beyond the limit a part may go that begins before it."""
 
 
 class Part(NamedTuple):
@@ -29,33 +31,42 @@ class Part(NamedTuple):
     end: int
 
 
+_LABEL = r"[A-Za-z0-9\u00a1-\uffff-]"
+_EMAIL = (
+    r"(?<![\w.+'-])(?!(?<=%)[0-9A-Fa-f]{2})(?:[\w.+'-]|%(?!40)[0-9A-Fa-f]{2})++(?:@|%40)"
+    r"(?!\d+\.\d|[1-4]x\.(?:png|jpe?g|gif|webp|svg|avif))"  # `lib@1.2`, `logo@2x.png`
+    rf"(?:{_LABEL}++\.)+(?:xn--[A-Za-z0-9-]{{2,59}}|[A-Za-z\u00a1-\uffff]{{2,24}})"
+)
+_UUID = r"[0-9A-Fa-f]{8}([-_])[0-9A-Fa-f]{4}\1[0-9A-Fa-f]{4}\1[0-9A-Fa-f]{4}\1[0-9A-Fa-f]{12}(?![0-9A-Fa-f])"
+_CARD = (
+    r"(?<![A-Za-z0-9])(?<!\d-)(?:\d{4}([ _-]?)\d{4}\1\d{4}\1\d{4}|\d{4}([ _-]?)\d{6}\2\d{4,5})(?![A-Za-z0-9])(?!-\d)"
+)
+_SECRETS = (
+    r"(?<=://)[^\s/?#@:]++:[^\s/?#@]++(?=@)"  # user and password in a URL
+    r"|(?<![A-Za-z0-9])(?:[sp]k_(?:us|eu)_|sa_(?:live|sandbox)_)[A-Za-z0-9_-]{6,}+"
+    r"|(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{8,}+(?:\.[A-Za-z0-9_-]++){0,2}"  # a JSON web token
+    r"|(?<![A-Za-z0-9])(?:Basic|Bearer)[ ]+(?=[^\s\d]*+\d)[A-Za-z0-9+/=._~-]{12,}+"
+)
 _PATTERNS: Final[tuple[tuple[PartKind, re.Pattern[str]], ...]] = (
     ("url", re.compile(r"(?<![A-Za-z0-9])(?:https?://|www\.)[^\s\"'<>]++", re.IGNORECASE)),
-    ("secret", re.compile(r"(?<![A-Za-z0-9])(?:[sp]k_(?:us|eu)_|sa_(?:live|sandbox)_)[A-Za-z0-9_-]{6,}+")),
-    (
-        "email",
-        re.compile(
-            r"(?<![A-Za-z0-9.%+-])[A-Za-z0-9][A-Za-z0-9_.+'-]{0,63}(?:@|%40)(?:[A-Za-z0-9-]{1,63}\.){1,5}[A-Za-z]{2,24}"
-            r"(?![A-Za-z0-9])",
-        ),
-    ),
-    (
-        "uuid",
-        re.compile(
-            r"(?<![0-9A-Fa-f])[0-9A-Fa-f]{8}([-_]?)[0-9A-Fa-f]{4}\1[0-9A-Fa-f]{4}\1[0-9A-Fa-f]{4}\1[0-9A-Fa-f]{12}"
-            r"(?![0-9A-Fa-f])"
-        ),
-    ),
-    ("ulid", re.compile(r"(?<![0-9A-Za-z])[0-7][0-9A-HJKMNP-TV-Z]{25}(?![0-9A-Za-z])")),
-    ("iban", re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")),
+    ("secret", re.compile(_SECRETS)),
+    ("email", re.compile(_EMAIL)),
+    ("uuid", re.compile(rf"{_UUID}|(?<![0-9A-Fa-f])[0-9A-Fa-f]{{32}}(?![0-9A-Fa-f])")),
+    ("ulid", re.compile(r"(?<![0-9A-Za-z])(?:[0-7][0-9A-HJKMNP-TV-Z]{25}|[0-7][0-9a-hjkmnp-tv-z]{25})(?![0-9A-Za-z])")),
+    ("iban", re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}")),
     ("date", re.compile(r"(?<!\d)(?:19|20)\d\d[-_.](?:0[1-9]|1[0-2])[-_.](?:0[1-9]|[12]\d|3[01])(?!\d)")),
-    ("phone", re.compile(r"(?<![\w+])\+[1-9](?:[ .()-]{0,2}\d){7,14}(?!\d)")),
-    ("card", re.compile(r"(?<!\d)(?<!\d[ -])\d(?:[ -]?\d){12,18}(?!\d)")),
+    ("phone", re.compile(r"(?:(?<![A-Za-z0-9+])\+|%2[Bb])[1-9](?:[ .()_-]{0,2}\d){7,14}(?!\d)")),
+    ("card", re.compile(_CARD)),
     ("ip", re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])")),
-    ("long-hex", re.compile(r"(?<![0-9A-Za-z])[0-9A-Fa-f]{24,128}(?![0-9A-Za-z])")),
-    ("hex", re.compile(r"(?<![0-9A-Za-z])[0-9A-Fa-f]{8,23}(?![0-9A-Za-z])")),
+    ("ip", re.compile(r"(?<![0-9A-Za-z:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){3,7}(?![0-9A-Za-z:])")),
+    ("long-hex", re.compile(r"(?<![0-9A-Za-z])(?:0x)?+[0-9A-Fa-f]{24,}+(?![0-9A-Za-z])")),
+    ("hex", re.compile(r"(?<![0-9A-Za-z])(?:0x)?+[0-9A-Fa-f]{8,23}(?![0-9A-Za-z])")),
     ("number", re.compile(r"(?<!\d)\d{5,}+")),
 )
+_KEY = re.compile(r"(?<![0-9A-Za-z])(?:[0-9a-f]{20}|[0-9a-f]{32})(?![0-9A-Za-z])")
+"""The shapes of Track and App API keys (reference 1.3). Ids have them too, so this only masks."""
+_HINT = re.compile(r"[@\d]|%40|://|www\.|[ps]k_|sa_|eyJ|Basic|Bearer|::", re.IGNORECASE)
+"""What every recognised part holds; most texts hold none of it."""
 
 
 def parts(text: str) -> list[Part]:
@@ -63,39 +74,51 @@ def parts(text: str) -> list[Part]:
     return _found(text, None)
 
 
+def personal(text: str) -> list[Part]:
+    """The parts that name a person, or are a secret; also those inside a URL."""
+    return _found(text, PERSONAL)
+
+
 def _found(text: str, kinds: frozenset[PartKind] | None) -> list[Part]:
-    text = text[:LIMIT]
-    taken: list[Part] = []
+    text = text[: LIMIT + REACH]
+    if not _HINT.search(text):
+        return []
+    found: list[Part] = []
     for kind, pattern in _PATTERNS:
         if kinds is not None and kind not in kinds:
             continue
-        for match in pattern.finditer(text):
-            start, end = match.span()
-            if any(start < part.end and part.start < end for part in taken):
-                continue
-            if _confirmed(kind, match[0]):
-                taken.append(Part(kind, start, end))
-    return sorted(taken, key=lambda part: part.start)
+        taken = [
+            Part(kind, match.start(), end) for match in pattern.finditer(text) if (end := _end(kind, match)) is not None
+        ]
+        if taken:
+            found += taken
+            text = _replaced_by(text, taken, lambda part: "\0" * (part.end - part.start))
+    return sorted(found, key=lambda part: part.start)
 
 
-def _confirmed(kind: PartKind, text: str) -> bool:
+def _end(kind: PartKind, match: re.Match[str]) -> int | None:
+    """Where the part ends, or None when a closer look says that it is none."""
+    text = match[0]
     match kind:
-        case "card":
-            return is_card(text)
         case "iban":
-            return is_iban(text)
+            return _iban_end(match.string, match.start())
+        case "card":
+            sure = is_card(text)
         case "ip":
-            return is_ip(text)
+            sure = is_ip(text)
+        case "phone":
+            sure = not is_milestone(text.lstrip("+"))
         case "uuid":
-            return any(c.isdigit() for c in text)
+            sure = any(c.isdigit() for c in text)
         case "ulid":
-            return any(c.isdigit() for c in text[1:])
+            sure = sum(c.isdigit() for c in text) >= 3
         case "long-hex":
-            return _mixed(text, 1, 1)
+            sure = _mixed(text, 1, 1)
         case "hex":
-            return _mixed(text, 3, 2)
+            sure = _mixed(text, 3, 2)
         case _:
-            return True
+            sure = True
+    return match.end() if sure else None
 
 
 def _mixed(text: str, digits: int, letters: int) -> bool:
@@ -103,61 +126,82 @@ def _mixed(text: str, digits: int, letters: int) -> bool:
     return count >= digits and len(text) - count >= letters
 
 
-def personal(text: str) -> list[Part]:
-    """The parts that name a person, or are a secret; also those inside a URL."""
-    return _found(text, PERSONAL)
-
-
 def is_email(text: str) -> bool:
     """Whether the whole text is one e-mail address."""
-    found = parts(text)
-    return len(found) == 1 and found[0] == Part("email", 0, len(text))
+    return parts(text) == [Part("email", 0, len(text))]
 
 
 def is_card(text: str) -> bool:
-    """A payment card number: a known issuer's prefix and length, and the Luhn check digit."""
-    digits = re.sub(r"[ -]", "", text)
-    lengths = {"4": (13, 16, 19), "5": (16,), "2": (16,), "3": (14, 15, 16), "6": (16, 19)}
-    if len(digits) not in lengths.get(digits[0], ()):
+    """A payment card number: a large issuer's prefix and length, and the Luhn check digit.
+
+    Left out are the Visa lengths 13 and 19, which hardly exist and which product codes and row ids have.
+    """
+    digits = re.sub(r"[ _-]", "", text)
+    if not (digits.isascii() and digits.isdigit() and 14 <= len(digits) <= 16):
         return False
     two, four = int(digits[:2]), int(digits[:4])
-    known = (
-        digits[0] == "4"
-        or 51 <= two <= 55
-        or 2221 <= four <= 2720
-        or two in (34, 37, 36, 38, 65)
-        or 3528 <= four <= 3589
-        or four == 6011
-    )
+    match len(digits):
+        case 16:
+            issued = two // 10 == 4 or 51 <= two <= 55 or two in (62, 65) or four == 6011
+            issued = issued or 2200 <= four <= 2204 or 2221 <= four <= 2720 or 3528 <= four <= 3589
+        case 15:
+            issued = two in (34, 37)
+        case _:
+            issued = two in (36, 38) or 3000 <= four <= 3059
     total = sum(int(d) if n % 2 == 0 else sum(divmod(int(d) * 2, 10)) for n, d in enumerate(reversed(digits)))
-    return known and total % 10 == 0 and len(set(digits)) > 1
+    return issued and total % 10 == 0 and len(set(digits)) > 2
+
+
+_IBAN_LENGTHS: Final[dict[str, int]] = {
+    word[:2]: int(word[2:])
+    for word in ["AD24", "AE23", "AL28", "AT20", "AZ28", "BA20", "BE16", "BG22", "BH22", "BI27", "BR29", "BY28", "CH21", "CR22", "CY28", "CZ24", "DE22", "DJ27", "DK18", "DO28", "EE20", "EG29", "ES24", "FI18", "FK18", "FO18", "FR27", "GB22", "GE22", "GI23", "GL18", "GR27", "GT28", "HN28", "HR21", "HU28", "IE22", "IL23", "IQ23", "IS26", "IT27", "JO30", "KW30", "KZ20", "LB28", "LC32", "LI21", "LT20", "LU20", "LV21", "LY25", "MC27", "MD24", "ME22", "MK19", "MN20", "MR27", "MT31", "MU30", "NI28", "NL18", "NO15", "OM23", "PK24", "PL28", "PS29", "PT25", "QA29", "RO24", "RS22", "RU33", "SA24", "SC31", "SD18", "SE24", "SI19", "SK24", "SM27", "SO23", "ST25", "SV28", "TL23", "TN24", "TR26", "UA29", "VA22", "VG24", "XK20"]
+}
 
 
 def is_iban(text: str) -> bool:
-    """An international bank account number with valid check digits (ISO 13616)."""
-    compact = text.replace(" ", "")
-    if not 15 <= len(compact) <= 34:
+    """An international bank account number (ISO 13616): a country, its length, and the check digits."""
+    compact = re.sub(r"[ _-]", "", text).upper()
+    if len(compact) != _IBAN_LENGTHS.get(compact[:2]) or not (compact.isascii() and compact.isalnum()):
+        return False
+    if sum(c.isdigit() for c in compact) < 10:
         return False
     return int("".join(str(int(c, 36)) for c in compact[4:] + compact[:4])) % 97 == 1
 
 
+def _iban_end(text: str, start: int) -> int | None:
+    """Where the account number that may begin here ends. A country fixes its length; groups may be set apart."""
+    length = _IBAN_LENGTHS.get(text[start : start + 2].upper(), 0)
+    end, count = start, 0
+    while count < length and end < len(text):
+        if text[end] in " _-" and text[end - 1] not in " _-":
+            end += 1
+        elif text[end].isascii() and text[end].isalnum():
+            end, count = end + 1, count + 1
+        else:
+            return None
+    if not count or text[end : end + 1].isalnum() or not is_iban(text[start:end]):
+        return None
+    return end
+
+
 def is_ip(text: str) -> bool:
-    """An IPv4 address of a host; version numbers such as 1.2.3.4 cannot be told apart and count only above 1.x."""
+    """An IPv4 or IPv6 address. A version number of four parts has the same shape."""
     try:
-        address = ipaddress.IPv4Address(text)
+        address = ipaddress.ip_address(text)
     except ValueError:
         return False
-    return int(address) >> 24 >= 5 and not address.is_multicast
+    return address.version == 4 or any(c.isdigit() for c in text)
 
 
 def is_milestone(digits: str) -> bool:
-    """A round figure such as 10000, which people do write into names."""
-    return digits.endswith("000") or len(digits.rstrip("0")) <= 2
+    """A round figure such as 10000 or 12500, which people do write into names."""
+    return digits.endswith("000") or len(digits.rstrip("0")) <= 3
 
 
 def masked(text: str) -> str:
     """The text with every personal part and every secret replaced by its kind."""
-    return _replaced(text, personal(text))
+    text = _replaced(text, personal(text))
+    return _KEY.sub(lambda match: "<secret>" if _mixed(match[0], 1, 1) else match[0], text)
 
 
 def template(text: str) -> str:
@@ -165,23 +209,40 @@ def template(text: str) -> str:
     return _replaced(text, parts(text))
 
 
+def without_parts(text: str) -> str:
+    """What stays of a name when its personal and variable parts, and the separators beside them, are taken out."""
+    pieces = _replaced_by(text, parts(text), lambda part: "\0").split("\0")
+    kept = [piece.strip(" _-.:/#=") for piece in pieces]
+    separator = next((c for piece in pieces for c in (piece[-1:], piece[:1]) if c and c in "_-.:/ "), "_")
+    return separator.join(piece for piece in kept if piece)
+
+
 def _replaced(text: str, found: list[Part]) -> str:
+    shown = [part for part in found if part.start < LIMIT]
+    if len(text) <= LIMIT:
+        return _replaced_by(text, shown, lambda part: f"<{part.kind}>")
+    last = shown[-1].end if shown else 0
+    return _replaced_by(text[: max(LIMIT, last)], shown, lambda part: f"<{part.kind}>") + "…"
+
+
+def _replaced_by(text: str, found: list[Part], word: Callable[[Part], str]) -> str:
     pieces, at = [], 0
     for part in found:
-        pieces += [text[at : part.start], f"<{part.kind}>"]
+        pieces += [text[at : part.start], word(part)]
         at = part.end
-    rest = text[at:] if len(text) <= LIMIT else text[at:LIMIT] + "…"
-    return "".join([*pieces, rest])
+    return "".join([*pieces, text[at:]])
 
 
 def masked_json(value: Any) -> Any:
-    """A JSON value with every text in it masked."""
+    """A JSON value with every text in it masked, and every whole number that is a card number."""
     if isinstance(value, str):
         return masked(value)
     if isinstance(value, list):
         return [masked_json(member) for member in value]
     if isinstance(value, dict):
         return {masked(key): masked_json(member) for key, member in value.items()}
+    if isinstance(value, int) and 10**13 <= value < 10**16 and is_card(str(value)):
+        return "<card>"
     return value
 
 
@@ -207,7 +268,7 @@ def unit(number: float) -> Unit | None:
     return "nanoseconds" if 1e17 <= number < 1e20 else None
 
 
-PER_SECOND: Final[dict[str, int]] = {
+PER_SECOND: Final[dict[Unit, int]] = {
     "seconds": 1,
     "milliseconds": 1_000,
     "microseconds": 1_000_000,
@@ -222,13 +283,27 @@ def year_of(seconds: float) -> int:
     return datetime.fromtimestamp(rest, UTC).year + 400 * cycles
 
 
-def texts(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in a JSON value, with its pointer."""
-    if isinstance(value, str):
-        yield at, value
-    elif isinstance(value, dict):
-        for key, member in value.items():
-            yield from texts(member, at + "/" + key.replace("~", "~0").replace("/", "~1"))
-    elif isinstance(value, list):
-        for index, member in enumerate(value):
-            yield from texts(member, f"{at}/{index}")
+type Path = tuple[Path, str | int] | None
+"""Where a value is: the path of what holds it and its key there, or None for the outermost."""
+
+
+def leaves(value: Any) -> Iterator[tuple[Any, Path]]:
+    """Every value in a JSON value that is neither an object nor an array, in the order of the text."""
+    stack: list[tuple[Any, Path]] = [(value, None)]
+    while stack:
+        value, path = stack.pop()
+        if isinstance(value, dict):
+            stack += [(member, (path, key)) for key, member in reversed(value.items())]
+        elif isinstance(value, list):
+            stack += [(member, (path, index)) for index, member in reversed(tuple(enumerate(value)))]
+        else:
+            yield value, path
+
+
+def keys_of(path: Path) -> list[str | int]:
+    """The keys and positions that lead to a value, outermost first."""
+    keys: list[str | int] = []
+    while path is not None:
+        path, key = path
+        keys.append(key)
+    return keys[::-1]

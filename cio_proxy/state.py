@@ -21,6 +21,15 @@ def folder(settings: Settings, environ: Mapping[str, str]) -> Path:
     return path
 
 
+def admin_token(folder: Path) -> str:
+    """A new token for the admin API, in a file that only its owner may read. Raises OSError."""
+    path = folder / "admin.token"
+    token = secrets.token_urlsafe(24)
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w") as file:
+        file.write(token)
+    return token
+
+
 def hash_key(folder: Path) -> bytes:
     """The key of the keyed hashes, made once. Raises OSError, and ValueError when the file holds no key."""
     path = folder / "hash.key"

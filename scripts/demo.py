@@ -46,7 +46,9 @@ def main() -> None:
             say.print(f"\n[bold]1. A clean session[/] with {name}: every method of every client\n")
             play(clean, ready["outbound"])
             summary = get(ready["admin"], "/api/summary")
-            say.print(f"   {summary['requests']} requests, {summary['calls']} calls, {len(summary['by_rule'])} findings")
+            say.print(
+                f"   {summary['requests']} requests, {summary['calls']} calls, {len(summary['by_rule'])} findings"
+            )
             say.print(f"\n[bold]2. A bad session[/]: {len(BAD)} pitfalls, one after the other\n")
             sys.stdout.flush()
             for pitfall in BAD:
@@ -65,7 +67,11 @@ def programs() -> tuple[tuple[str, str], tuple[str, str], str]:
     if (ROOT / NODE[1] / "node_modules" / ".stamp").exists():
         return (NODE[0], f"{NODE[1]}/clean.mjs"), (NODE[0], f"{NODE[1]}/bad.mjs"), "customerio-node"
     if (ROOT / PYTHON[0]).exists():
-        return (PYTHON[0], f"{PYTHON[1]}/track_clean.py"), (PYTHON[0], f"{PYTHON[1]}/track_bad.py"), "customerio (Python)"
+        return (
+            (PYTHON[0], f"{PYTHON[1]}/track_clean.py"),
+            (PYTHON[0], f"{PYTHON[1]}/track_bad.py"),
+            "customerio (Python)",
+        )
     sys.exit("demo: neither the Node nor the Python SDK is installed; `make setup` says why")
 
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import ipaddress
 import json
+import os
 import secrets
 import socket
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
@@ -79,7 +80,8 @@ class Admin:
         try:
             listening = socket.create_server((address.host, address.port), family=family)
         except OSError as error:
-            raise OSError(f"admin cannot listen on {address}: {error.strerror}") from error
+            reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+            raise OSError(f"admin cannot listen on {address}: {reason}") from error
         host, port = listening.getsockname()[:2]
         app = self.app(guarded=not ipaddress.ip_address(host).is_loopback)
         self._server = _Server(

@@ -22,6 +22,10 @@ HOSTS: dict[str, tuple[Api, Region]] = {
 """Reference 1.1. `beta-api` is an alias in very old code (unverified)."""
 
 
+PREFIXES = (b"/api/v1/", b"/api/v2/")
+"""Paths that only Customer.io has, whatever the host is called."""
+
+
 def path_of(target: bytes) -> bytes:
     """The raw path of a request target, also of one in absolute form."""
     if not target.startswith(b"/"):

@@ -73,18 +73,10 @@ def _pipelines(call: Call) -> Iterator[Finding]:
         certain = whole > KB * KB
         yield from _whole(call, KB * KB if certain else 500 * KB, "certain" if certain else "likely", "/batch", DROPPED)
     if call.size > 32 * KB:
-        certain = call.size > 64 * KB
-        limit, confidence = (64 * KB, "certain") if certain else (32 * KB, "likely")
-        yield _over(
-            call.body_at,
-            "call",
-            call.size,
-            limit,
-            "bytes",
-            confidence,
-            effect=DROPPED,
-            refusable=certain,  # type: ignore[arg-type]
-        )
+        if call.size > 64 * KB:
+            yield _over(call.body_at, "call", call.size, 64 * KB, "bytes", "certain", effect=DROPPED, refusable=True)
+        else:
+            yield _over(call.body_at, "call", call.size, 32 * KB, "bytes", "likely", effect=DROPPED)
 
 
 def _whole(call: Call, limit: int, confidence: Confidence, where: str, effect: str) -> Iterator[Finding]:

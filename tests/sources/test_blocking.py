@@ -48,7 +48,9 @@ async def test_a_refusal_answers_in_place_of_the_upstream(open_door: OpenDoor) -
 async def test_a_batch_is_cut_and_its_answer_names_every_refusal_by_its_own_index(open_door: OpenDoor) -> None:
     sent, items = batch(2, 7)
     theirs = b'{"errors":[{"batch_index":3,"reason":"invalid","field":"id","message":"not today"}]}'
-    answer_207 = b"HTTP/1.1 207 Multi-Status\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(theirs)
+    answer_207 = b"HTTP/1.1 207 Multi-Status\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(
+        theirs
+    )
     async with upstream(lambda _: answer_207 + theirs) as raw, open_door(raw.url, ENFORCE) as door:
         answer = await door.send(request("POST", "/api/v2/batch", sent))
     arrived = raw.received[0].partition(b"\r\n\r\n")[2]
@@ -92,7 +94,12 @@ DEFAULT_REFUSED = {
     "Bearer on Track": ("PUT", "/api/v1/customers/42", b'{"email": "a@example.com"}', b"Bearer " + b"1" * 32),
     "malformed Basic": ("PUT", "/api/v1/customers/42", b'{"email": "a@example.com"}', b"Basic Og=="),
     "milliseconds in a known field": ("PUT", "/api/v1/customers/42", LATE, BASIC),
-    "an e-mail address in an event name": ("POST", "/api/v1/customers/42/events", b'{"name": "a_b@example.com"}', BASIC),
+    "an e-mail address in an event name": (
+        "POST",
+        "/api/v1/customers/42/events",
+        b'{"name": "a_b@example.com"}',
+        BASIC,
+    ),
     "a card number in an event name": (
         "POST",
         "/api/v1/customers/42/events",
@@ -159,8 +166,10 @@ NOT_REFUSED = {
     "a Pipelines batch that suppresses someone": (
         "POST",
         "/v1/batch",
-        b'{"batch":[{"type":"identify","userId":"1","traits":{"email":"a@b.io","created_at":1700000000000}},'
-        b'{"type":"track","userId":"2","event":"User Suppressed"}]}',
+        (
+            b'{"batch":[{"type":"identify","userId":"1","traits":{"email":"a@b.io","created_at":1700000000000}},'
+            b'{"type":"track","userId":"2","event":"User Suppressed"}]}'
+        ),
         b"Basic a2V5Og==",
     ),
 }

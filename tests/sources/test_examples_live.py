@@ -36,7 +36,9 @@ class Stage:
         await self.released[sent.exchange.id].wait()
         if sent.status is None:
             return None
-        head = f"HTTP/1.1 {sent.status} Answer\r\nContent-Type: application/json\r\nContent-Length: {len(sent.response)}"
+        head = (
+            f"HTTP/1.1 {sent.status} Answer\r\nContent-Type: application/json\r\nContent-Length: {len(sent.response)}"
+        )
         return head.encode() + b"\r\n\r\n" + sent.response
 
 
@@ -59,9 +61,10 @@ async def test_an_example_gives_its_findings_live(rule: Rule, example: Example, 
     sandbox = any(s.exchange.sandbox for s in sents)
     connections: dict[str, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
     answers: dict[int, asyncio.Task[bytes]] = {}
-    async with upstream(stage.answer) as raw_upstream, open_door(
-        raw_upstream.url, settings, clock=lambda: stage.now, sandbox=sandbox
-    ) as door:
+    async with (
+        upstream(stage.answer) as raw_upstream,
+        open_door(raw_upstream.url, settings, clock=lambda: stage.now, sandbox=sandbox) as door,
+    ):
         for at, number, phase in events:
             stage.now = at
             sent = sents[number]

@@ -145,7 +145,7 @@ async def test_server_sent_events_pass_as_they_come(open_door: OpenDoor) -> None
         writer.write(request("GET", "/v1/stream"))
         async with asyncio.timeout(10):
             await reader.readuntil(b"data:1")
-        finish.set()
-        await reader.read()
+            finish.set()
+            await reader.readuntil(b"0\r\n\r\n")
         writer.close()
     server.close()

@@ -29,7 +29,9 @@ ODD_HEADERS = (
 @pytest.mark.parametrize(
     "sent",
     [
-        request("PUT", "/api/v1/customers/u%2F1%40x.com?a=%20b&&c", b'{"email": "a@example.com",  "n":1.50}', *ODD_HEADERS),
+        request(
+            "PUT", "/api/v1/customers/u%2F1%40x.com?a=%20b&&c", b'{"email": "a@example.com",  "n":1.50}', *ODD_HEADERS
+        ),
         request("GET", "/api/v1/accounts/region"),
         request("DELETE", "/api/v1/customers/42", b"", b"Content-Type: application/json"),
         request("POST", "/api/v1/customers/42/suppress", b"", b"Content-Length: 0"),
@@ -63,7 +65,9 @@ async def test_white_space_around_values_and_expect_are_the_proxys_business(open
     async with upstream() as raw, open_door(raw.url) as door:
         await door.send(sent)
         # The interim answer came first; the upstream's own needs another read in a real client.
-    assert raw.received == [as_forwarded(sent, raw.url).replace(b"X-A:   b  ", b"X-A: b").replace(b"Expect: 100-continue\r\n", b"")]
+    assert raw.received == [
+        as_forwarded(sent, raw.url).replace(b"X-A:   b  ", b"X-A: b").replace(b"Expect: 100-continue\r\n", b"")
+    ]
 
 
 async def test_a_body_over_the_limit_streams_past_unread(open_door: OpenDoor) -> None:

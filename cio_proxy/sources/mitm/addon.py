@@ -12,6 +12,7 @@ from typing import Final
 
 from mitmproxy import ctx, http
 from mitmproxy.connection import Client, ConnectionState
+from mitmproxy.net.http import status_codes
 from mitmproxy.proxy.server import ConnectionHandler
 
 from cio_proxy.apis import path_of
@@ -148,7 +149,7 @@ class AuditAddon:
             answer = await self.auditor.answered(audit, response.status_code, body, upstream_seconds=seconds)
             if answer.body is not None and not response.stream:
                 response.status_code = answer.status
-                response.reason = http.status_codes.RESPONSES.get(answer.status, "")
+                response.reason = status_codes.RESPONSES.get(answer.status, "")
                 response.headers.pop("content-encoding", None)
                 response.headers["content-type"] = "application/json"
                 response.content = answer.body

@@ -9,15 +9,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import h11
 from mitmproxy import ctx
 from mitmproxy.connection import ConnectionState
-from mitmproxy.http import Headers, Response, status_codes
-from mitmproxy.net.http import http1
+from mitmproxy.http import Headers, Response
+from mitmproxy.net.http import http1, status_codes
 from mitmproxy.proxy import commands, events, mode_servers
+from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.proxy.layers.http._events import ResponseProtocolError
@@ -28,9 +28,9 @@ from cio_proxy.sources.mitm.addon import AuditAddon
 CODES = {400: "bad_request", 413: "too_large", 502: "bad_gateway", 504: "gateway_timeout"}
 
 
-def error_response(status: int, message: str = "") -> bytes:
+def error_response(status_code: int, message: str = "") -> bytes:
     """An HTTP/1 answer for a failed exchange."""
-    body = union_error(status, CODES.get(status, "proxy_error"), f"cio-proxy: {message}")
+    body = union_error(status_code, CODES.get(status_code, "proxy_error"), f"cio-proxy: {message}")
     headers = Headers(
         (
             (b"Content-Type", b"application/json"),
@@ -38,14 +38,15 @@ def error_response(status: int, message: str = "") -> bytes:
             (b"Connection", b"close"),
         )
     )
-    reason = status_codes.RESPONSES.get(status, "Unknown").encode()
-    return http1.assemble_response(Response(b"HTTP/1.1", status, reason, headers, body, None, 0.0, 0.0))
+    reason = status_codes.RESPONSES.get(status_code, "Unknown").encode()
+    raw: bytes = http1.assemble_response(Response(b"HTTP/1.1", status_code, reason, headers, body, None, 0.0, 0.0))
+    return raw
 
 
 class Http1Server(_http1.Http1Server):
     """mitmproxy's server side of HTTP/1, with errors that the addon may explain and unread heads counted."""
 
-    def send(self, event: Any) -> Iterator[commands.Command]:
+    def send(self, event: Any) -> CommandGenerator[None]:
         """Answer as mitmproxy does, but for gateway errors."""
         addon = _addon()
         if isinstance(event, ResponseProtocolError) and addon is not None and self.response is None:
@@ -57,7 +58,7 @@ class Http1Server(_http1.Http1Server):
                 return
         yield from super().send(event)
 
-    def read_headers(self, event: events.ConnectionEvent) -> Iterator[commands.Command]:
+    def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
         """Read a head, and count one that cannot be read."""
         yield from super().read_headers(event)
         addon = _addon()
@@ -113,6 +114,6 @@ _make_body_reader = _http1.make_body_reader
 def install() -> None:
     """Replace the parts, once a process."""
     _http1.make_error_response = error_response
-    _http1.make_body_reader = lambda size: _WithoutTrailers(_make_body_reader(size))  # type: ignore[assignment]
-    http_layers.Http1Server = Http1Server  # type: ignore[misc]
-    mode_servers.ProxyConnectionHandler = ConnectionHandler  # type: ignore[misc]
+    setattr(_http1, "make_body_reader", lambda size: _WithoutTrailers(_make_body_reader(size)))  # noqa: B010
+    setattr(http_layers, "Http1Server", Http1Server)  # noqa: B010
+    setattr(mode_servers, "ProxyConnectionHandler", ConnectionHandler)  # noqa: B010

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import session
 from customerio.analytics.client import Client
-from session import now, report, step
+from session import now, step
 
 proxy, pitfall, *keys = sys.argv[1:]
 cdp = Client(keys[0] if keys else session.key(20), host=proxy, sync_mode=True)
@@ -34,11 +34,18 @@ def event_before_the_person() -> None:
 
 def in_the_background() -> None:
     """The same as `pii-in-name: event` from the queue of the default mode, which retries what it takes for a fault."""
-    queued = Client(session.key(20), host=proxy, on_error=lambda error, _: report("upload", str(error)))
+    errors: list[Exception] = []
+    queued = Client(session.key(20), host=proxy, on_error=lambda error, _: errors.append(error))
+
+    def flush() -> None:
+        queued.flush()
+        if errors:
+            raise errors.pop()
+
     queued.identify("cust-grace", PERSON)
-    step("identify", queued.flush)
+    step("identify", flush)
     queued.track("cust-grace", "invited_ada@example.com")
-    queued.shutdown()  # the upload reports itself
+    step("track", flush)
 
 
 PITFALLS = {
