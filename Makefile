@@ -15,7 +15,7 @@ check: setup
 # The whole suite on the oldest and the newest supported Python; `PYTEST_ADDOPTS` adds options.
 test: check
 	@set -e; for version in $$(readlink .venvs/oldest .venvs/newest | uniq); do \
-		echo "pytest on Python $$version"; .venvs/$$version/bin/python -m pytest; done
+		echo "pytest on Python $$version"; .venvs/$$version/bin/python -m pytest -n 2 --dist loadfile; done
 
 demo: setup
 	@$(PY) scripts/demo.py

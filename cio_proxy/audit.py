@@ -166,7 +166,10 @@ class Engine:
             )
             results = self._guarded(rule, rule.due, deadline, known)
             reported = (r for r in results if isinstance(r, Finding) and policy.reported(r, self.settings))
-            findings += (replace(finding, time=deadline.at) for finding in reported)
+            for finding in reported:
+                findings.append(replace(finding, time=deadline.at))
+                if self._judged is not None:
+                    self._judged(finding.rule, False, True, None)
         return tuple(findings)
 
     def _check(self, rule: Rule, call: Call, opened: Opened, values: Mapping[Key, Value]) -> list[Finding]:
@@ -185,6 +188,8 @@ class Engine:
         kept: list[Finding] = []
         for result in results:
             if isinstance(result, Finding) and policy.reported(result, self.settings):
+                if late and self._judged is not None:
+                    self._judged(result.rule, False, True, None)
                 action = "logged" if late else policy.decide(result, opened.calls, call, self.settings)
                 kept.append(replace(self._completed(result, call, opened, len(kept)), action=action))
         return kept

@@ -187,7 +187,7 @@ async def _serve(settings: Settings) -> int:
         sinks=(metrics, coverage, journal, console),
         seal=sealed_with(key),
         rule_error=_once(lambda rule, error: metrics.rule_error(rule)),
-        error=lambda part, error: metrics.store_error(part),
+        error=lambda part, error: metrics.store_error("memory") if part == "store" else metrics.degraded(part),
         judged=coverage.judged,
     )
     admin = Admin(

@@ -148,7 +148,7 @@ class Auditor:
             self._report(self.engine.expire([deadline for _, deadline in due], reading))
             await self.store.acknowledge([key for key, _ in due])
         except Exception as error:
-            self._failed("deadlines", error)
+            self._failed("store", error)
 
     async def _read(self, opened: Opened) -> Reading:
         if not opened.keys:

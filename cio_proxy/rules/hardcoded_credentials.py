@@ -1,7 +1,8 @@
 """A secret travels where it can be read: from a browser, in a URL, in a body, or it was never a real one.
 
 Customer.io checks the key and nothing else. Whoever finds a Track or App key in a page, a log of
-URLs or a stored attribute can write to the workspace, or read from it.
+URLs or a stored attribute can write to the workspace, or read from it. Write keys of Pipelines are
+public by design and may be in a page.
 
 Fix: keep keys on the server, read them from the environment, and rotate the one that was exposed.
 
@@ -14,8 +15,8 @@ import re
 from collections.abc import Iterator
 from urllib.parse import parse_qsl
 
-from cio_proxy.model import KINDS, Call, Confidence, Finding, Known, RuleInfo
-from cio_proxy.recognise import texts
+from cio_proxy.model import KINDS, Call, Confidence, Finding, Known, RuleInfo, pointer
+from cio_proxy.recognise import keys_of, leaves
 
 RULE = RuleInfo(
     id="hardcoded-credentials",
@@ -27,13 +28,56 @@ RULE = RuleInfo(
 
 BROWSER = ("origin", "sec-fetch-site", "sec-ch-ua", "referer")
 """`sec-fetch-mode` and `accept-language` are no marks of a browser: Node's own fetch sends them (reference 9.3)."""
-FORWARDED = ("forwarded", "x-forwarded-for", "via")
-PLACEHOLDER = re.compile(
-    r"(?:your|my|test|example|dummy|fake|changeme|insert|replace|todo|xxx+|abc123|secret|key|site|api|track|app|id|here"
-    r"|customer|io|cio|the|a|me|[\W_])+\Z",
-    re.IGNORECASE,
-)
+FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 PARAMETERS = frozenset({"api_key", "apikey", "write_key", "writekey", "access_token", "site_secret", "app_key"})
+PLACEHOLDERS = frozenset(
+    {
+        "abc123",
+        "apikey",
+        "apisecret",
+        "appapikey",
+        "appkey",
+        "apptoken",
+        "changeme",
+        "cioapikey",
+        "ciositeid",
+        "customerioapikey",
+        "customeriositeid",
+        "dummy",
+        "example",
+        "fake",
+        "key",
+        "nan",
+        "nil",
+        "none",
+        "null",
+        "placeholder",
+        "secret",
+        "secretkey",
+        "secrettoken",
+        "siteid",
+        "test",
+        "testkey",
+        "todo",
+        "trackapikey",
+        "trackkey",
+        "undefined",
+        "writekey",
+        "123456",
+        "12345678",
+        "1234567890",
+    }
+)
+"""Keys of documentation and of settings that nobody made, without their punctuation."""
+EFFECT_URL = "URLs end up in the logs of servers and proxies, and the key with them."
+EFFECT_BODY = "Customer.io stores it, and every teammate and every template can read it."
+
+_PLACEHOLDER = re.compile(
+    r"(?:your|my|insert|replace|enter|add|put)(?=\D*\Z)(?=.*(?:key|site|id|token|secret|here))"  # YOUR_SITE_ID
+    r"|x{3,}\Z|\*{3,}\Z|0{6,}\Z|\.{3,}\Z"
+    r"|<.*>\Z|\[.*\]\Z|\{\{.*\}\}\Z|\$\{?\w+\}?\Z|%\w+%\Z|process\.env\b",  # <site id>, {{key}}, ${CIO_KEY}
+    re.IGNORECASE | re.DOTALL,
+)
 _TOKEN = re.compile(r"(?<![A-Za-z0-9])(?:sk_(?:us|eu)_|sa_live_)[A-Za-z0-9]{8,}")
 
 
@@ -47,63 +91,77 @@ def check(call: Call, known: Known) -> Iterator[Finding]:
 
 
 def _placeholder(call: Call) -> Iterator[Finding]:
-    secret = call.credentials.secret
-    if call.exchange.sandbox or len(secret) > 40 or not secret or not PLACEHOLDER.match(secret):
+    if call.exchange.sandbox:
         return
-    yield _finding(
-        "header:Authorization",
-        "the key is a placeholder",
-        "Customer.io answers 401 and nothing is stored.",
-        "certain",
-        evidence=f"{len(secret)} characters",
-    )
+    user = "key" if call.api == "pipelines" else "site id"
+    for word, what in ((call.credentials.secret, "key"), (call.credentials.user, user)):
+        if is_placeholder(word):
+            message = f"the {what} is a placeholder, or a setting that was never made"
+            effect = "Customer.io answers 401 and nothing is stored."
+            yield _finding("header:Authorization", message, effect, "certain", evidence=f"{len(word)} characters")
+            return
+
+
+def is_placeholder(word: str) -> bool:
+    """Whether a key is one that Customer.io never gives out."""
+    if not 0 < len(word) <= 64:
+        return False
+    return re.sub(r"[ _-]", "", word).lower() in PLACEHOLDERS or _PLACEHOLDER.match(word) is not None
 
 
 def _from_browser(call: Call) -> Iterator[Finding]:
-    secret = call.credentials.secret
-    if not secret or call.api == "pipelines":
-        return
     exchange = call.exchange
+    if not call.credentials.secret or call.api == "pipelines":
+        return
     if any(exchange.header(name) is not None for name in FORWARDED):
         return
     mark = next((name for name in BROWSER if exchange.header(name) is not None), None)
-    if mark is None and "Mozilla/" in (exchange.header("user-agent") or ""):
+    if mark is None and _is_browser(exchange.header("user-agent") or ""):
         mark = "user-agent"
     if mark is not None:
-        yield _finding(
-            "header:Authorization",
-            f"a server-side key comes from a browser (the request carries `{mark}`)",
-            "Everyone who opens the page can read the key and write to the workspace.",
-            "likely",
-        )
+        message = f"a server-side key comes from a browser (the request carries `{mark}`)"
+        effect = "Everyone who opens the page can read the key, and use it."
+        yield _finding("header:Authorization", message, effect, "likely")
+
+
+def _is_browser(agent: str) -> bool:
+    """Scripts call themselves Mozilla too (PowerShell, Google Apps Script), but name no engine."""
+    return "Mozilla/" in agent and ("AppleWebKit/" in agent or "Gecko/" in agent)
 
 
 def _in_url(call: Call) -> Iterator[Finding]:
     target = call.exchange.target.decode("latin-1")
     secret = call.credentials.secret
-    effect = "URLs end up in logs of servers and proxies, and the key with them."
-    for name, value in parse_qsl(target.partition("?")[2], keep_blank_values=True):
-        if secret and value == secret:
-            yield _finding("query:", "the key of the request stands in its URL too", effect, "certain")
-        elif name.lower() in PARAMETERS and value:
-            yield _finding(f"query:{name.lower()}", "a key stands in the URL", effect, "likely")
+    path, _, query = target.partition("?")
+    if not path.startswith("/") and "@" in path.partition("://")[2].partition("/")[0]:
+        yield _finding("path:", "user and password stand in the URL", EFFECT_URL, "certain")
+    for name, value in parse_qsl(query):
+        if len(secret) >= 8 and value == secret:
+            yield _finding(f"query:{name}", "the key of the request stands in its URL too", EFFECT_URL, "certain")
+        elif name.lower() in PARAMETERS and value and call.api != "pipelines":
+            yield _finding(f"query:{name}", "a key stands in the URL", EFFECT_URL, "likely")
 
 
 def _in_body(call: Call) -> Iterator[Finding]:
     secret = call.credentials.secret
-    effect = "Customer.io stores it as an attribute, where every teammate and every template can read it."
-    for where, text in texts(dict(call.body), call.body_at):
-        if len(secret) >= 16 and secret in text:
-            yield _finding(where, "the key of the request stands in its body too", effect, "certain", whole=False)
+    if len(secret) < 16 or call.api == "pipelines":
+        secret = ""
+    for text, path in leaves(dict(call.body)):
+        if not isinstance(text, str) or len(text) < 16:
+            continue
+        if secret and secret in text:
+            where = pointer(call.body_at, *keys_of(path))
+            yield _finding(where, "the key of the request stands in its body too", EFFECT_BODY, "certain", whole=False)
         elif _TOKEN.search(text):
-            yield _finding(where, "a Customer.io secret stands in the body", effect, "likely", whole=False)
+            where = pointer(call.body_at, *keys_of(path))
+            yield _finding(where, "a Customer.io secret stands in the body", EFFECT_BODY, "likely", whole=False)
 
 
 def _finding(
-    pointer: str, message: str, effect: str, confidence: Confidence, *, whole: bool = True, evidence: str | None = None
+    where: str, message: str, effect: str, confidence: Confidence, *, whole: bool = True, evidence: str | None = None
 ) -> Finding:
     return RULE.finding(
-        pointer,
+        where,
         message,
         effect=effect,
         fix="Keep keys on the server, read them from the environment, and rotate the one that was exposed.",

@@ -13,11 +13,11 @@ See https://docs.customer.io/integrations/api/track/ (identify, track)
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from cio_proxy.model import KINDS, Call, Finding, Json, Known, RuleInfo, Timestamp, pointer
-from cio_proxy.recognise import PER_SECOND, number_of, unit, year_of
+from cio_proxy.recognise import PER_SECOND, Unit, keys_of, leaves, number_of, unit, year_of
 
 RULE = RuleInfo(
     id="millisecond-timestamp",
@@ -27,30 +27,26 @@ RULE = RuleInfo(
     apis=frozenset({"track_v1", "track_v2", "pipelines", "app"}),
 )
 
-_TIME_NAME = re.compile(r"(?:_(?:at|on|date|time|ts)|[a-z0-9](?:At|Date|Time)|^date|^timestamp)\Z")
-_FROM, _UNTIL = 946_684_800, 4_102_444_800
+_TIME_NAME = re.compile(r"(?:_(?:at|on|date|time|ts)|[a-z0-9](?:At|On|Date|Time)|^(?:date|timestamp))\Z")
+_FROM = datetime(2000, 1, 1, tzinfo=UTC).timestamp()
+_UNTIL = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
 
 
 def check(call: Call, known: Known) -> Iterator[Finding]:
     """The documented time fields, then every field whose name and value both say that it is a time."""
-    documented = set()
     for field in call.timestamps:
-        documented.add(field.pointer)
         yield from _documented(field)
-    if call.api != "app":
-        for fields, at in ((call.attributes, call.attributes_at), (call.data, call.data_at)):
-            for where, value in _named_like_times(fields, at):
-                if where not in documented:
-                    yield from _named(where, value)
+    if call.api != "app":  # what a message is rendered with is no date to Customer.io
+        yield from _named_like_times(call)
 
 
 def _documented(field: Timestamp) -> Iterator[Finding]:
     number = number_of(field.value)
     found = None if number is None else unit(number)
-    if number is None or found is None or (found == "seconds" and field.expects == "seconds"):
+    if number is None or found is None:
         return
-    seconds = int(number // PER_SECOND[found])
     if field.expects == "iso8601":
+        seconds = int(number // PER_SECOND[found])
         yield RULE.finding(
             field.pointer,
             f"{number:.0f} is a time in {found} where ISO 8601 is documented",
@@ -60,51 +56,35 @@ def _documented(field: Timestamp) -> Iterator[Finding]:
             evidence=field.value,
             confidence="possible" if found == "seconds" else "certain",
         )
-        return
-    plain = isinstance(field.value, int | float)
-    yield _seconds(field.pointer, field.value, number, found, seconds, refusable=plain and 1e11 <= number < 1e14)
+    elif found != "seconds":
+        yield _finding(field.pointer, field.value, number, found, documented=True)
 
 
-def _named(where: str, value: Json) -> Iterator[Finding]:
-    number = number_of(value)
-    found = None if number is None else unit(number)
-    if number is None or found in (None, "seconds"):
-        return
-    seconds = int(number // PER_SECOND[str(found)])
-    if _FROM <= seconds < _UNTIL:
-        yield _seconds(where, value, number, str(found), seconds, confident=False)
+def _named_like_times(call: Call) -> Iterator[Finding]:
+    """One finding for each name, however many members of a list carry it."""
+    seen = {field.pointer for field in call.timestamps}
+    for fields, at in ((call.attributes, call.attributes_at), (call.data, call.data_at)):
+        for value, path in leaves(dict(fields)):
+            number = number_of(value)
+            found = None if number is None or number < 1e11 else unit(number)
+            if number is None or found is None or not _FROM <= number / PER_SECOND[found] < _UNTIL:
+                continue
+            keys = keys_of(path)
+            names = [key for key in keys if isinstance(key, str)]
+            where, shape = pointer(at, *keys), pointer(at, *names)
+            if _TIME_NAME.search(names[-1]) and seen.isdisjoint((where, shape)):
+                seen |= {where, shape}
+                yield _finding(where, value, number, found, documented=False)
 
 
-def _seconds(
-    where: str,
-    value: Json,
-    number: float,
-    found: str,
-    seconds: int,
-    *,
-    confident: bool = True,
-    refusable: bool = False,
-) -> Finding:
+def _finding(where: str, value: Json, number: float, found: Unit, *, documented: bool) -> Finding:
     return RULE.finding(
         where,
         f"{number:.0f} is a time in {found}, not in seconds",
         effect=f"Customer.io answers 200 and stores the year {year_of(number)}: no timestamp condition ever matches.",
         fix=f"Divide by {PER_SECOND[found]:,} and send whole seconds.",
-        corrected=seconds,
+        corrected=int(number // PER_SECOND[found]),
         evidence=value,
-        confidence="certain" if confident else "likely",
-        refusable=refusable,
+        confidence="certain" if documented else "likely",
+        refusable=documented and found == "milliseconds" and not isinstance(value, str),
     )
-
-
-def _named_like_times(fields: Mapping[str, Json], at: str) -> Iterator[tuple[str, Json]]:
-    for name, value in fields.items():
-        where = pointer(at, name)
-        if isinstance(value, dict):
-            yield from _named_like_times(value, where)
-        elif isinstance(value, list):
-            for index, member in enumerate(value):
-                if isinstance(member, dict):
-                    yield from _named_like_times(member, f"{where}/{index}")
-        elif _TIME_NAME.search(name):
-            yield where, value

@@ -172,7 +172,7 @@ class Metrics:
                 self._call_of((api, kind))
         for sink in ("journal", "console"):
             self._dropped.labels(sink)
-        self._store_errors.labels("store")
+        self._store_errors.labels("memory")
         for part in ("journal", "store"):
             self.degraded(part, False)
 
