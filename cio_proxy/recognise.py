@@ -80,9 +80,14 @@ def personal(text: str) -> list[Part]:
     return _found(text, PERSONAL)
 
 
+def is_plain(text: str) -> bool:
+    """A quick first look: nothing in the text can be a personal or a variable part."""
+    return _HINT.search(text) is None
+
+
 def _found(text: str, kinds: frozenset[PartKind] | None) -> list[Part]:
     text = text[: LIMIT + REACH]
-    if not _HINT.search(text):
+    if is_plain(text):
         return []
     found: list[Part] = []
     for kind, pattern in _PATTERNS:
@@ -199,6 +204,12 @@ def is_ip(text: str) -> bool:
     except ValueError:
         return False
     return address.version == 4 or any(c.isdigit() for c in text)
+
+
+def is_public_ip(text: str) -> bool:
+    """An address on the Internet that is none of a documentation example; 1.2.3.4 is likelier a version number."""
+    address = ipaddress.ip_address(text)
+    return address.is_global and not address.is_multicast and (address.version == 6 or int(address) >> 24 >= 5)
 
 
 def is_milestone(digits: str) -> bool:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
 NODE = ("node", "tests/sdks/node")
@@ -50,13 +49,15 @@ def main() -> None:
                 f"   {summary['requests']} requests, {summary['calls']} calls, {len(summary['by_rule'])} findings"
             )
             say.print(f"\n[bold]2. A bad session[/]: {len(BAD)} pitfalls, one after the other\n")
-            sys.stdout.flush()
+            known = notes(ready["sandbox"])
+            kept: dict[str, str] = {}
             for pitfall in BAD:
                 play(bad, ready["outbound"], pitfall)
+                kept |= dict.fromkeys(notes(ready["sandbox"]) - known - kept.keys(), pitfall)
             wait_for(ready["admin"], {"missing-email"})
             findings(say, ready["admin"])
             counters(say, ready["admin"])
-            stored(say, ready["sandbox"])
+            stored(say, kept)
         finally:
             proxy.terminate()
             proxy.wait(30)
@@ -143,22 +144,21 @@ def counters(say: Console, admin: str) -> None:
     wanted = ("cio_proxy_requests_total", "cio_proxy_violations_total", "cio_proxy_score")
     for line in lines:
         if line.startswith(wanted) and not line.endswith(" 0.0"):
-            say.print(f"   {line}", markup=False)
+            say.print(f"   {line}", markup=False, soft_wrap=True)
 
 
-def stored(say: Console, sandbox: str) -> None:
-    """What Customer.io answered 200 to, and what it made of it."""
-    say.print("\n[bold]4. What Customer.io answered 200 to, and what it keeps[/]\n")
-    table = Table(box=None, padding=(0, 2), show_header=False)
-    seen: set[str] = set()
-    for kind in ("people", "events"):
-        for entry in get(sandbox, f"/_sandbox/{kind}")[kind]:
-            for note in entry.get("notes", ()):
-                text = note if isinstance(note, str) else note["text"]
-                if text not in seen:
-                    seen.add(text)
-                    table.add_row(kind.removesuffix("s"), text)
-    say.print(table)
+def notes(sandbox: str) -> set[str]:
+    """What the emulated Customer.io says about the people and events it keeps."""
+    entries = [entry for kind in ("people", "events", "requests") for entry in get(sandbox, f"/_sandbox/{kind}")[kind]]
+    return {note for entry in entries for note in entry["notes"]}
+
+
+def stored(say: Console, kept: dict[str, str]) -> None:
+    """What Customer.io made of each pitfall, although it answered 200 to most of them."""
+    say.print("\n[bold]4. What the emulated Customer.io says of what it was sent[/]\n")
+    for note, pitfall in kept.items():
+        say.print(f"   {pitfall}", style="bold")
+        say.print(f"           {note}\n", markup=False)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from cio_proxy.model import Call, Confidence, Finding, Known, RuleInfo
-from cio_proxy.recognise import Part, is_milestone, parts, template
+from cio_proxy.recognise import Part, is_milestone, parts, personal, template, without_parts
 
 RULE = RuleInfo(
     id="dynamic-event-name",
@@ -25,7 +25,7 @@ RULE = RuleInfo(
     apis=frozenset({"track_v1", "track_v2", "pipelines"}),
 )
 
-KINDS: Mapping[str, tuple[str, Confidence]] = {
+WORDS: Mapping[str, tuple[str, Confidence]] = {
     "uuid": ("a UUID", "certain"),
     "ulid": ("a ULID", "certain"),
     "long-hex": ("a long hexadecimal id", "certain"),
@@ -39,20 +39,25 @@ KINDS: Mapping[str, tuple[str, Confidence]] = {
 def check(call: Call, known: Known) -> Iterator[Finding]:
     """One finding for the most telling variable part of the name."""
     name = call.name or ""
-    found = [part for part in parts(name) if part.kind in KINDS and not _is_fixed(name, part)]
+    found = [part for part in parts(name) if part.kind in WORDS and not _is_fixed(name, part)]
     if not found:
         return
-    part = min(found, key=lambda part: KINDS[part.kind][1] != "certain")
-    what, confidence = KINDS[part.kind]
+    part = min(found, key=lambda part: WORDS[part.kind][1] != "certain")
+    what, confidence = WORDS[part.kind]
     yield RULE.finding(
         call.name_at,
         f"the event name holds {what}: {template(name)[:120]}",
         effect="Each value makes an event of its own, and no campaign can be triggered by all of them.",
         fix="Use one fixed name and send the value in the event's data.",
+        corrected=without_parts(name) or None,
         name=name,
         confidence=confidence,
     )
 
 
 def _is_fixed(name: str, part: Part) -> bool:
-    return part.kind == "number" and is_milestone(name[part.start : part.end])
+    """A round figure or a standard is no id, and a URL with a personal value in it is another rule's."""
+    text = name[part.start : part.end]
+    if part.kind == "number":
+        return is_milestone(text) or name[: part.start].rstrip(" _-").lower().endswith("iso")
+    return part.kind == "url" and any(found.kind in ("email", "card", "iban", "phone") for found in personal(text))

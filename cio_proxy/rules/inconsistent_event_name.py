@@ -36,16 +36,39 @@ RULE = RuleInfo(
     },
 )
 
+SEMANTIC = frozenset(
+    {
+        *("Products Searched", "Product List Viewed", "Product List Filtered", "Promotion Viewed", "Promotion Clicked"),
+        *("Product Clicked", "Product Viewed", "Product Added", "Product Removed", "Cart Viewed", "Checkout Started"),
+        *(
+            "Checkout Step Viewed",
+            "Checkout Step Completed",
+            "Payment Info Entered",
+            "Order Updated",
+            "Order Completed",
+        ),
+        *("Order Refunded", "Order Cancelled", "Coupon Entered", "Coupon Applied", "Coupon Denied", "Coupon Removed"),
+        *("Product Added to Wishlist", "Product Removed from Wishlist", "Wishlist Product Added to Cart"),
+        *("Product Shared", "Cart Shared", "Product Reviewed", "Application Installed", "Application Opened"),
+        *("Application Updated", "Application Backgrounded", "Application Foregrounded", "Application Uninstalled"),
+        *("Application Crashed", "Push Notification Received", "Push Notification Tapped", "Push Notification Bounced"),
+        *("Install Attributed", "Deep Link Clicked", "Deep Link Opened"),
+    }
+)
+"""Names that the specification behind Pipelines fixes, and that its mobile SDKs send by themselves."""
+
 _PART = re.compile(r"<[a-z-]+>")
-_NAMESPACES = re.compile(r"[.:/]")
-_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W_A-Z]+|[A-Z]|\d+")
+_SEPARATOR = re.compile(r"([.:/])")
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W_A-Z]+|[A-Z]")
 _STYLES = {
     "kebab-case": re.compile(r"[^\WA-Z_]+(?:-[^\WA-Z_]+)*\Z"),
     "camelCase": re.compile(r"[^\W_A-Z][^\W_]*\Z"),
-    "PascalCase": re.compile(r"[A-Z][^\W_]*\Z"),
-    "Title Case": re.compile(r"[A-Z0-9][^\W_]*(?: [A-Z0-9][^\W_]*)*\Z"),
+    "PascalCase": re.compile(r"[A-Z0-9][^\W_]*\Z"),
+    "Title Case": re.compile(
+        r"[A-Z0-9][^\s_]*(?: (?:[A-Z0-9&][^\s_]*|an?|and|as|at|by|for|from|in|of|on|or|the|to|with))*\Z"
+    ),
 }
-_NOT_SNAKE = re.compile(r"[A-Z]|[^\W_][ -]+[^\W_]")
+_NOT_SNAKE = re.compile(r"[^\W_][ -]+[^\W_]")
 
 
 def check(call: Call, known: Known) -> Iterator[Finding]:
@@ -54,30 +77,32 @@ def check(call: Call, known: Known) -> Iterator[Finding]:
     if convention == "auto":
         convention = "any" if call.api == "pipelines" else "snake_case"
     name = (call.name or "").strip()
-    if convention == "any" or not name or len(name) > 500 or _fits(template(name), convention):
+    if convention == "any" or not name or len(name) > 500 or (call.api == "pipelines" and name in SEMANTIC):
         return
-    corrected = _snake(name) if convention == "snake_case" else None
+    shape = template(name)
+    if _fits(shape, convention):
+        return
     yield RULE.finding(
         call.name_at,
         f"the event name is not in {convention}",
         effect="Campaigns match names exactly: another spelling of the same event is another event to Customer.io.",
         fix=f"Rename it to {convention}, in code and in campaigns at once.",
-        corrected=corrected,
-        evidence=name,
+        corrected=_snake(name) if convention == "snake_case" and shape == name else None,
         name=name,
         confidence="likely",
     )
 
 
 def _fits(shape: str, convention: str) -> bool:
-    bare = _PART.sub("x", shape)
+    """Whether every segment of a name is of the style; what varies in it stands for a word that fits."""
+    segments = [segment.strip() for segment in _SEPARATOR.split(_PART.sub("1", shape))[::2]]
     if convention == "snake_case":
-        return not any(_NOT_SNAKE.search(segment) for segment in _NAMESPACES.split(bare))
-    return all(_STYLES[convention].match(segment) for segment in _NAMESPACES.split(bare) if segment)
+        return not any(_NOT_SNAKE.search(s) or any(map(str.isupper, s)) for s in segments)
+    return all(_STYLES[convention].match(segment) for segment in segments if segment)
 
 
 def _snake(name: str) -> str:
     return "".join(
-        segment if _NAMESPACES.fullmatch(segment) else "_".join(_WORDS.findall(segment)).lower()
-        for segment in re.split(r"([.:/])", name)
+        segment if _SEPARATOR.fullmatch(segment) else "_".join(_WORDS.findall(segment)).lower()
+        for segment in _SEPARATOR.split(name)
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from cio_proxy.model import KINDS, Call, Confidence, Finding, Known, RuleInfo, Unavailable
+from cio_proxy.model import KINDS, Call, Confidence, Fault, Finding, Known, RuleInfo, Unavailable
 
 RULE = RuleInfo(
     id="malformed-body",
@@ -34,25 +34,47 @@ FAULTS: Mapping[str, tuple[str, Confidence, str]] = {
         "Only one of the values is stored, usually the last.",
     ),
 }
+UNREAD: Mapping[str, str] = {
+    "too-deep": "the body is nested too deep to be read",
+    "too-large": "the body is too large to be read",
+    "bad-encoding": "the content coding of the body is not read",
+    "unread": "the body was streamed past unread",
+}
 
 
 def check(call: Call, known: Known) -> Iterator[Finding | Unavailable]:
     """One finding for each kind of fault of the whole body."""
-    if not call.leads or (call.kind == "unreadable" and not call.document.faults):
+    if not call.leads:
         return
-    seen: set[str] = set()
-    for fault in call.document.faults:
-        if fault.kind not in FAULTS:
-            yield Unavailable(fault.detail)
-        elif fault.kind not in seen:
-            seen.add(fault.kind)
-            message, confidence, effect = FAULTS[fault.kind]
-            yield RULE.finding(
-                fault.pointer,
-                message,
-                effect=effect,
-                fix="Serialise an object with a strict JSON encoder, in UTF-8, with each key once.",
-                evidence=fault.detail,
-                confidence=confidence,
-                whole=True,
-            )
+    faults = {fault.kind: fault for fault in reversed(call.document.faults)}  # the first of each kind
+    if "bad-utf8" in faults:
+        faults.pop("not-json", None)  # bytes of another encoding are rarely JSON; one fault, one finding
+    for fault in reversed(faults.values()):
+        if fault.kind in UNREAD:
+            yield Unavailable(UNREAD[fault.kind])
+        else:
+            yield _finding(call, fault)
+    if call.kind == "unreadable" and not faults and not call.document.raw.strip():
+        yield _finding(call, Fault("not-json", "", "the body is empty"), "likely")
+
+
+def _finding(call: Call, fault: Fault, confidence: Confidence | None = None) -> Finding:
+    message, sure, effect = FAULTS[fault.kind]
+    if _is_lenient_case(call, fault):
+        confidence = "possible"
+    return RULE.finding(
+        fault.pointer,
+        message,
+        effect=effect,
+        fix="Serialise an object with a strict JSON encoder, in UTF-8, with each key once.",
+        evidence=fault.detail,
+        confidence=confidence or sure,
+        whole=True,
+    )
+
+
+def _is_lenient_case(call: Call, fault: Fault) -> bool:
+    """A form, which Track may still take (unverified), or the `null` that Go writes for a nil map."""
+    if fault.kind == "not-json":
+        return (call.exchange.header("content-type") or "").startswith("application/x-www-form-urlencoded")
+    return fault.kind == "not-object" and call.document.value is None

@@ -12,17 +12,21 @@ See https://docs.customer.io/journeys/events/
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 from urllib.parse import unquote
 
-from cio_proxy.model import Call, Confidence, Finding, Known, RuleInfo, pointer
-from cio_proxy.recognise import masked, personal
+from cio_proxy.model import Call, Confidence, Finding, Json, Kind, Known, RuleInfo, pointer
+from cio_proxy.recognise import Part, is_plain, is_public_ip, personal
 
 RULE = RuleInfo(
     id="pii-in-name",
     severity="error",
     category="4",
-    kinds=frozenset({"event", "page", "screen", "identify", "object_identify", "content_write", "form_submit"}),
+    kinds=frozenset(
+        {"event", "page", "screen", "identify", "object_identify", "device_add", "content_write", "form_submit"}
+    ),
     apis=frozenset({"track_v1", "track_v2", "pipelines", "app"}),
 )
 
@@ -33,37 +37,86 @@ WORDS: Mapping[str, tuple[str, Confidence]] = {
     "phone": ("a phone number", "likely"),
     "ip": ("an IP address", "likely"),
 }
+PAGE = "name or address of a page"
+NAMED: Mapping[Kind, str] = {"page": PAGE, "screen": "screen name", "form_submit": "form name"}
+ADDRESSES = ("url", "path", "search", "referrer")
+"""The properties of a page that hold its address (reference §4)."""
+
+_VERSION = re.compile(r"(?:v|ver|version|release|build|(?:upgraded?|updated?)[ _-]to)[ _.:-]?\Z", re.IGNORECASE)
+
+
+class Name(NamedTuple):
+    """A name in a call: where it is, what it is the name of, and whether its fault may be refused."""
+
+    text: str
+    at: str
+    of: str
+    refusable: bool = False
 
 
 def check(call: Call, known: Known) -> Iterator[Finding]:
-    """The name of the call, then the names of its attributes and data."""
+    """One finding for each name that holds a personal value; the several names of one page count as one."""
+    paged = False
+    for name in _names(call):
+        if paged and name.of == PAGE:
+            continue
+        for finding in _judge(name):
+            paged = paged or name.of == PAGE
+            yield finding
+
+
+def _names(call: Call) -> Iterator[Name]:
     if call.name:
-        what = {"page": "page", "screen": "screen", "content_write": "", "form_submit": "form"}.get(call.kind, "event")
         if call.endpoint == "/v1/segments":
-            what = "segment"
-        yield from _judge(call.name, call.name_at, f"{what} name".strip(), what in ("event", "segment"))
-    for fields, at, what in (
-        (call.attributes, call.attributes_at, "attribute name"),
-        (call.data, call.data_at, "name in the event's data"),
-    ):
-        for name in fields:
-            if len(name) > 4:
-                yield from _judge(name, pointer(at, name), what, False)
+            yield Name(call.name, call.name_at, "segment name", refusable=True)
+        elif call.kind == "event":
+            yield Name(call.name, call.name_at, "event name", refusable=True)
+        else:
+            yield Name(call.name, call.name_at, NAMED.get(call.kind, "name"))
+    for text in call.attributes:
+        if not is_plain(text):
+            yield Name(text, pointer(call.attributes_at, text), "attribute name")
+    for text in call.data:
+        if not is_plain(text):
+            yield Name(text, pointer(call.data_at, text), "name in the event's data")
+    if call.kind == "page":
+        for key in ADDRESSES:
+            if isinstance(address := call.data.get(key), str):
+                yield Name(address, pointer(call.data_at, key), PAGE)
+    yield from _object_types(call)
 
 
-def _judge(name: str, where: str, what: str, refusable: bool) -> Iterator[Finding]:
-    text = unquote(name) if "%" in name else name
-    found = [part for part in personal(text) if part.kind in WORDS]
+def _object_types(call: Call) -> Iterator[Name]:
+    identifiers = call.body.get("identifiers")
+    named: list[tuple[Json, str]] = [(call.body.get("objectTypeId"), "/objectTypeId")]
+    if isinstance(identifiers, dict):
+        named.append((identifiers.get("object_type_id"), "/identifiers/object_type_id"))
+    for value, at in named:
+        if isinstance(value, str):
+            yield Name(value, call.body_at + at, "object type")
+
+
+def _judge(name: Name) -> Iterator[Finding]:
+    text = unquote(name.text) if "%" in name.text else name.text
+    found = [part for part in personal(text) if part.kind in WORDS and not _is_no_person(text, part)]
     if not found:
         return
     part = min(found, key=lambda part: WORDS[part.kind][1] != "certain")
     value, confidence = WORDS[part.kind]
     yield RULE.finding(
-        where,
-        f"the {what} holds {value}: {masked(text)[:120]}",
+        name.at,
+        f"the {name.of} holds {value}",
         effect="Names stay in lists, conditions and exports when the person is deleted.",
         fix="Use a fixed name, and send the value as an attribute or in the event's data.",
-        name=text,
+        name=text.partition("?")[0],
         confidence=confidence,
-        refusable=refusable and confidence == "certain",
+        refusable=name.refusable and confidence == "certain",
     )
+
+
+def _is_no_person(text: str, part: Part) -> bool:
+    """An address of a network of one's own, a version number of four parts, or the host of a URL."""
+    if part.kind != "ip":
+        return False
+    before = text[max(0, part.start - 20) : part.start]
+    return not is_public_ip(text[part.start : part.end]) or before.endswith("//") or _VERSION.search(before) is not None

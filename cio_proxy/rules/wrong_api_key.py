@@ -26,7 +26,7 @@ RULE = RuleInfo(
 )
 
 AT = "header:Authorization"
-WITHOUT_AUTH = frozenset({"unsubscribe", "report_metric"})
+WITHOUT_AUTH = frozenset({"/api/v1/metrics", "/api/v1/push/events", "/unsubscribe/{delivery_id}"})
 FIX = {
     "track": "Use HTTP Basic with the site id and the Track API key of the same workspace.",
     "app": "Use `Authorization: Bearer` with an App API key.",
@@ -41,7 +41,7 @@ def check(call: Call, known: Known) -> Iterator[Finding]:
     if not call.leads or call.credentials.scheme in ("none", "other"):
         return
     if call.api in ("track_v1", "track_v2"):
-        if call.kind not in WITHOUT_AUTH and call.endpoint != "other":
+        if call.endpoint not in WITHOUT_AUTH and b"/api/v" in call.exchange.target:
             yield from _on_track(call)
     elif call.api == "app":
         yield from _on_app(call)
