@@ -1,7 +1,8 @@
 """A body, a batch, a name or a value is over a published limit.
 
 Track refuses what is over its limits with 400; Pipelines answers 200 to an oversized call and drops
-it. Limits are bytes of UTF-8: a name of 34 emoji is over 100 bytes.
+it. Limits are bytes of UTF-8: a name of 34 emoji is over 100 bytes. The pages of Customer.io give two
+figures for the length of an event name and for the sizes of Pipelines; between the two it may pass.
 
 Fix: send less: references instead of documents, smaller batches, shorter names.
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from cio_proxy.model import KINDS, Call, Confidence, Finding, Json, Known, RuleInfo, pointer
+from cio_proxy.model import KINDS, Call, Confidence, Finding, Known, RuleInfo, pointer
 
 RULE = RuleInfo(
     id="oversized-payload",
@@ -27,7 +28,10 @@ RULE = RuleInfo(
 
 KB = 1024
 REFUSED = "Customer.io refuses it with 400."
-DROPPED = "Pipelines answers 200 and drops the call."
+DROPPED = "Pipelines answers 200 and drops it."
+MAYBE_DROPPED = (
+    "Pipelines answers 200 and may drop it: one page of its documentation gives this limit, another its double."
+)
 
 
 def check(call: Call, known: Known) -> Iterator[Finding]:
@@ -36,9 +40,7 @@ def check(call: Call, known: Known) -> Iterator[Finding]:
         case "track_v1":
             yield from _track_v1(call)
         case "track_v2":
-            yield from _whole(call, 500 * KB, "certain", "/batch" if call.item is not None else "", REFUSED)
-            if call.size > 32 * KB:
-                yield _over(call.body_at, "operation", call.size, 32 * KB, "bytes", "certain", refusable=True)
+            yield from _track_v2(call)
         case _:
             yield from _pipelines(call)
     yield from _name(call)
@@ -47,43 +49,50 @@ def check(call: Call, known: Known) -> Iterator[Finding]:
 
 
 def _track_v1(call: Call) -> Iterator[Finding]:
-    if call.kind == "identify":
-        count = len(call.attributes)
-        if count > 300:
-            yield _over("", "identify", count, 300, "attributes", "certain")
-        for name, value in call.attributes.items():
-            where = pointer("", name)
-            if (size := _bytes(name)) > 150:
-                yield _over(where, "attribute name", size, 150, "bytes", "certain")
-            if isinstance(value, str) and (size := _bytes(value)) > 1000:
-                yield _over(where, "attribute value", size, 1000, "bytes", "certain")
-    elif call.kind in ("event", "page", "screen") and call.size > 100_000:
-        size = _bytes(json.dumps(dict(call.data), ensure_ascii=False, separators=(",", ":")))
-        if size > 100_000:
-            yield _over("/data", "event data", size, 100_000, "bytes", "certain", refusable=True)
-    elif call.kind in ("segment_add", "segment_remove"):
-        ids: Json = call.body.get("ids")
-        if isinstance(ids, list) and len(ids) > 1000:
-            yield _over("/ids", "segment call", len(ids), 1000, "ids", "certain")
+    match call.kind:
+        case "identify":
+            yield from _attributes(call)
+        case "event" | "page" | "screen" if call.size > 100_000:
+            size = _bytes(json.dumps(dict(call.data), ensure_ascii=False, separators=(",", ":")))
+            if size > 100_000:
+                yield _over("/data", "event data", size, 100_000, "bytes", "certain", refusable=True)
+        case "segment_add" | "segment_remove":
+            ids = call.body.get("ids")
+            if isinstance(ids, list) and not 1 <= len(ids) <= 1000:
+                yield _over("/ids", "list of ids", len(ids), 1000, "ids", "certain")
+
+
+def _attributes(call: Call) -> Iterator[Finding]:
+    count = sum(not name.startswith("_") for name in call.attributes)
+    if count > 300:
+        yield _over("", "identify", count, 300, "attributes", "certain")
+    for name, value in call.attributes.items():
+        if (size := _bytes(name)) > 150:
+            yield _over(pointer("", name), "attribute name", size, 150, "bytes", "certain")
+        if isinstance(value, str) and (size := _bytes(value)) > 1000:
+            yield _over(pointer("", name), "attribute value", size, 1000, "bytes", "certain")
+
+
+def _track_v2(call: Call) -> Iterator[Finding]:
+    whole = len(call.document.raw)
+    if call.leads and call.item is not None and whole > 500 * KB:
+        yield _over("/batch", "batch", whole, 500 * KB, "bytes", "certain", refusable=True, whole=True)
+    if call.size > 32 * KB:
+        yield _over(call.body_at, "operation", call.size, 32 * KB, "bytes", "certain", refusable=True)
 
 
 def _pipelines(call: Call) -> Iterator[Finding]:
-    if call.item is not None:
-        whole = len(call.document.raw)
-        certain = whole > KB * KB
-        yield from _whole(call, KB * KB if certain else 500 * KB, "certain" if certain else "likely", "/batch", DROPPED)
-    if call.size > 32 * KB:
-        if call.size > 64 * KB:
-            yield _over(call.body_at, "call", call.size, 64 * KB, "bytes", "certain", effect=DROPPED, refusable=True)
-        else:
-            yield _over(call.body_at, "call", call.size, 32 * KB, "bytes", "likely", effect=DROPPED)
+    whole = len(call.document.raw)
+    if call.leads and call.item is not None:
+        yield from _doubtful("/batch", "batch", whole, 500 * KB, 1024 * KB, whole=True)
+    yield from _doubtful(call.body_at, "call", call.size, 32 * KB, 64 * KB)
 
 
-def _whole(call: Call, limit: int, confidence: Confidence, where: str, effect: str) -> Iterator[Finding]:
-    size = len(call.document.raw)
-    if call.leads and call.item is not None and size > limit:
-        sure = confidence == "certain"
-        yield _over(where, "batch", size, limit, "bytes", confidence, effect=effect, refusable=sure, whole=True)
+def _doubtful(where: str, what: str, size: int, lower: int, upper: int, *, whole: bool = False) -> Iterator[Finding]:
+    if size > upper:
+        yield _over(where, what, size, upper, "bytes", "certain", effect=DROPPED, refusable=True, whole=whole)
+    elif size > lower:
+        yield _over(where, what, size, lower, "bytes", "likely", effect=MAYBE_DROPPED, whole=whole)
 
 
 def _name(call: Call) -> Iterator[Finding]:
@@ -107,9 +116,10 @@ def _over(
     refusable: bool = False,
     whole: bool = False,
 ) -> Finding:
+    message = f"the {what} is over the limit: {size:,} of {limit:,} {unit}" if size else f"the {what} is empty"
     return RULE.finding(
         where,
-        f"the {what} is over the limit: {size:,} of {limit:,} {unit}",
+        message,
         effect=effect,
         fix=f"Keep the {what} to {limit:,} {unit}.",
         evidence=size,

@@ -32,6 +32,7 @@ FIX = {
     "app": "Use `Authorization: Bearer` with an App API key.",
     "pipelines": "Use the write key of the Pipelines source.",
 }
+_PROTECTED = re.compile(rb"(?:https?://[^/]+)?/api/v[12]/")
 _HEX_32 = re.compile(r"[0-9a-f]{32}\Z")
 _HEX_20 = re.compile(r"[0-9a-f]{20}\Z")
 
@@ -41,7 +42,7 @@ def check(call: Call, known: Known) -> Iterator[Finding]:
     if not call.leads or call.credentials.scheme in ("none", "other"):
         return
     if call.api in ("track_v1", "track_v2"):
-        if call.endpoint not in WITHOUT_AUTH and b"/api/v" in call.exchange.target:
+        if call.endpoint not in WITHOUT_AUTH and _PROTECTED.match(call.exchange.target):
             yield from _on_track(call)
     elif call.api == "app":
         yield from _on_app(call)
