@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cio_proxy.model import Finding, Json, Severity, Taken
-from cio_proxy.sinks.console import clean
+from cio_proxy.sinks.record import clean
 
 WIDTH: Final = 100
 """Lines longer than this are hard to read, however wide the terminal is."""

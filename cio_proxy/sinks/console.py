@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final, Protocol, TextIO
 
 from cio_proxy.model import End, Finding
+from cio_proxy.sinks.record import clean
 from cio_proxy.sinks.score import ACCEPTED
 from cio_proxy.sinks.writer import Writer
 
@@ -130,10 +131,3 @@ def line(finding: Finding) -> str:
 def summary(counts: Counter[str]) -> str:
     """How often each rule fired again, the most frequent first."""
     return "again: " + ", ".join(f"{count:,} {rule}" for rule, count in counts.most_common())
-
-
-def clean(text: str) -> str:
-    """Text without line breaks and without anything that a terminal could take for a command."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

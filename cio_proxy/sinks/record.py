@@ -65,3 +65,10 @@ def _line(published: Mapping[str, Any]) -> bytes:
 def rfc3339(time: float) -> str:
     """Unix seconds as RFC 3339 in UTC, with milliseconds."""
     return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def clean(text: str) -> str:
+    """Text without line breaks and without anything that a terminal could take for a command."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
