@@ -326,3 +326,18 @@ def keys_of(path: Path) -> list[str | int]:
         path, key = path
         keys.append(key)
     return keys[::-1]
+
+
+def moment(value: object) -> float | None:
+    """The Unix time in seconds that a JSON value tells: a number in any unit, or a text in ISO 8601; else None."""
+    number = number_of(value)
+    if number is not None:
+        found = unit(number)
+        return None if found is None else number / PER_SECOND[found]
+    if not isinstance(value, str) or len(value) > 40:
+        return None
+    try:
+        read = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cio_proxy.model import Call, Deadline, Fact, Finding, Key, Known, Outcome, Param, RuleInfo, Span, pointer
+from cio_proxy.recognise import moment
 
 DAY = 86_400.0
 
@@ -96,7 +97,5 @@ def _lacks_email(call: Call) -> bool:
 
 
 def _is_fresh(call: Call, within: float) -> bool:
-    value = call.attributes.get("created_at")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return abs(call.at - (value / 1000 if value >= 1e11 else value)) <= within
+    created = moment(call.attributes.get("created_at", call.attributes.get("createdAt")))
+    return created is not None and abs(call.at - created) <= within

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cio_proxy.model import Call, Fact, Finding, Key, Known, Origin, Outcome, Param, RuleInfo, Span
+from cio_proxy.recognise import moment
 
 DAY = 86_400.0
 CLOCK_SKEW = 300.0
@@ -122,7 +123,7 @@ def _late_identify(call: Call, known: Known) -> Iterator[Finding]:
         if not _is_in_order(call, event, known.params["grace"]):
             return
         gap = call.at - event.first
-        created_at = _created_at(call)
+        created_at = moment(call.attributes.get("created_at", call.attributes.get("createdAt")))
         if created_at is not None:
             if created_at < event.first - CLOCK_SKEW:
                 return
@@ -159,11 +160,3 @@ def _is_identified(call: Call, known: Known, identifier: str) -> bool:
 
 def _is_update_only(call: Call) -> bool:
     return call.attributes.get("_update") is True
-
-
-def _created_at(call: Call) -> float | None:
-    """`created_at` in seconds, also where it was sent in milliseconds (another rule's fault)."""
-    value = call.attributes.get("created_at")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return value / 1000 if value >= 1e11 else float(value)
