@@ -94,13 +94,15 @@ class Exchange:
     sandbox: bool = False
     """True when the upstream is the emulated Customer.io, which takes placeholder keys."""
 
+    _first: Mapping[str, str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        first = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in reversed(self.headers)}
+        object.__setattr__(self, "_first", first)
+
     def header(self, name: str) -> str | None:
-        """The first value of a header, decoded as Latin-1, or None."""
-        wanted = name.lower().encode("latin-1")
-        for key, value in self.headers:
-            if len(key) == len(wanted) and key.lower() == wanted:
-                return value.decode("latin-1")
-        return None
+        """The first value of a header, named in lower case, decoded as Latin-1; or None."""
+        return self._first.get(name)
 
 
 OutcomeKind = Literal["accepted", "refused", "unknown"]
