@@ -40,6 +40,7 @@ type RuleError = Callable[[str, Exception], None]
 type Judged = Callable[[str, bool, bool, str | None], None]
 
 MINUTE = 60.0
+SHOWN = 300
 
 
 def sealed_with(key: bytes) -> Seal:
@@ -235,8 +236,8 @@ class Engine:
             fix=masked(finding.fix) if shown else finding.fix,
             evidence=_masked(finding.evidence) if shown else finding.evidence,
             corrected=_masked(finding.corrected) if shown else finding.corrected,
-            pointer=masked(finding.pointer) if shown else finding.pointer,
-            name=None if name is None else masked(name) if shown else name,
+            pointer=_short(masked(finding.pointer) if shown else finding.pointer),
+            name=None if name is None else _short(masked(name) if shown else name),
             api=call.api,
             call=call.kind,
             method=exchange.method,
@@ -291,6 +292,11 @@ def fingerprint(rule: str, endpoint: str, pointer: str, subject: str) -> str:
     return hashlib.blake2b(
         f"{rule}\0{endpoint}\0{shape}\0{subject}".encode("utf-8", "replace"), digest_size=8
     ).hexdigest()
+
+
+def _short(text: str) -> str:
+    """A pointer or a name of a length that people and stores can bear."""
+    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
 
 
 def _masked(value: Json) -> Json:

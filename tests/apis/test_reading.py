@@ -209,3 +209,11 @@ def test_a_workspace_is_named_by_configuration_else_by_a_hash_of_the_site_id() -
     keyring = Keyring({"shop": WorkspaceSettings(site_ids=("site",))}, SEAL)
     (call,) = read(exchange("PUT", "/api/v1/customers/1", b"{}", basic), keyring, 100)
     assert call.workspace == "shop"
+
+
+async def test_a_finding_about_a_huge_name_stays_small() -> None:
+    engine = Engine(Settings(), RULES, SEAL)
+    body = json.dumps({"email": "a@example.com", "x" * 100_000: 1}).encode()
+    (finding,) = await audit_recorded([(exchange("PUT", "/api/v1/customers/42", body), None)], engine)
+    assert finding.rule == "oversized-payload"
+    assert len(finding.pointer) < 400
