@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -49,6 +50,8 @@ class Door:
         """Listen; the address with the real port. Raises OSError when it cannot."""
         settings = self._auditor.settings
         wire.install()
+        # It logs a failed start in its own words, and so would we.
+        logging.getLogger("mitmproxy.addons.proxyserver").setLevel(logging.CRITICAL)
         options = Options()
         self._master = master = Master(options, event_loop=asyncio.get_running_loop())
         self._proxyserver = proxyserver.Proxyserver()
@@ -78,7 +81,11 @@ class Door:
         if not addresses:
             failed = next((server.last_exception for server in self._proxyserver.servers), None)
             await self.stop()
-            raise OSError(f"cannot listen on {settings.listen}: {getattr(failed, 'strerror', None) or failed}")
+            number = failed.errno if isinstance(failed, OSError) else None
+            reason = os.strerror(number).lower() if number else str(failed)
+            raise OSError(
+                f"cannot listen on {settings.listen}: {reason}; give --listen another port, or 0 for a free one"
+            )
         return Address(settings.listen.host, addresses[0][1])
 
     async def stop(self) -> None:
