@@ -145,9 +145,11 @@ class Engine:
         """The facts of calls that were not refused, less those that change nothing, and the findings of `review`."""
         facts: list[Fact] = []
         findings: list[Finding] = []
-        for call in opened.calls:
+        for position, call in enumerate(opened.calls):
             if outcome.of(call) != "refused":
-                facts += (fact for fact in self._facts(call, outcome, opened) if self._changes(fact, opened.reading))
+                presumed = outcome.kind == "accepted"
+                taught = opened.taught[position] if presumed else self._facts(call, outcome, opened)
+                facts += (fact for fact in taught if self._changes(fact, opened.reading))
             for rule in self._rules_for(call):
                 if rule.review is not None:
                     known = self._known(rule, opened, opened.reading.values)
@@ -303,5 +305,5 @@ def _masked(value: Json) -> Json:
     try:
         kept: Json = masked_json(value)
     except Exception:
-        return None
+        return None  # what cannot be masked is dropped
     return kept

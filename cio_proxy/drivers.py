@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from cio_proxy import rules as rule_list
 from cio_proxy.apis import surface, track_v2
-from cio_proxy.apis.refusals import union_error
+from cio_proxy.apis.refusals import refused
 from cio_proxy.audit import Engine, Judged, Opened, RuleError
 from cio_proxy.facts import Reading, Store
 from cio_proxy.facts.memory import MemoryStore
@@ -22,7 +22,6 @@ from cio_proxy.model import (
     Finding,
     Outcome,
     OutcomeKind,
-    Refusal,
     Seal,
     Settings,
     Sink,
@@ -33,6 +32,7 @@ from cio_proxy.rules import Rule
 log = logging.getLogger("cio_proxy")
 
 HEADER_LIMIT = 1024
+AUDIT_FAILED = "blocked by cio-proxy: the audit failed and on_error is block"
 _WORST = ("blocked", "would_block", "logged", "exempt", "baselined")
 
 
@@ -94,7 +94,7 @@ class Auditor:
             except Exception as error:
                 self._failed("audit", error)
                 if self.settings.on_error == "block":
-                    verdict = Verdict(refusal=_audit_failed())
+                    verdict = Verdict(refusal=refused("audit failed", "audit_failed", AUDIT_FAILED))
         header = findings_header(verdict.findings) if self.settings.findings_header else ""
         audit = Audit(exchange, opened, verdict, header, time.perf_counter() - started)
         self._report(verdict.findings)
@@ -128,7 +128,7 @@ class Auditor:
         self._end(audit, ending, answer.status, upstream_seconds)
         return answer
 
-    async def lost(self, audit: Audit, *, failed_by_us: bool = True) -> None:
+    async def lost(self, audit: Audit) -> None:
         """Settle an exchange whose answer never reached the client: nobody knows what became of it."""
         await self._settle(audit, Outcome(kind="unknown", at=self.clock()))
         self._end(audit, "failed", None, None)
@@ -292,10 +292,3 @@ def findings_header(findings: Sequence[Finding]) -> str:
         shown -= 1
         value = ", ".join([*entries[:shown], f"more;count={len(entries) - shown}"])
     return value
-
-
-def _audit_failed() -> Refusal:
-    message = "blocked by cio-proxy: the audit failed and on_error is block"
-    body = union_error(400, "audit_failed", message)
-    headers = ((b"Content-Type", b"application/json"), (b"Content-Length", str(len(body)).encode()))
-    return Refusal(status=400, reason="Blocked by cio-proxy: audit failed", headers=headers, body=body)

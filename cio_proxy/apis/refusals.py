@@ -34,10 +34,15 @@ def refusal(findings: Sequence[Finding]) -> Refusal:
         | ({} if finding.item is None else {"batch_index": finding.item})
         for finding in findings
     ]
-    body = union_error(400, "blocked", message, entries)
+    return refused(first.rule, "blocked", message, entries)
+
+
+def refused(why: str, code: str, message: str, entries: Sequence[dict[str, Json]] = ()) -> Refusal:
+    """The 400 of a refusal, with `why` in its reason phrase: some SDKs show nothing else (reference 8.4)."""
+    body = union_error(400, code, message, entries)
     return Refusal(
         status=400,
-        reason=f"Blocked by cio-proxy: {first.rule}",
+        reason=f"Blocked by cio-proxy: {why}",
         headers=((b"Content-Type", b"application/json"), (b"Content-Length", str(len(body)).encode())),
         body=body,
     )
