@@ -198,7 +198,8 @@ class Auditor:
             self._failed("sink", error)
 
     def _failed(self, part: str, error: Exception) -> None:
-        log.warning("%s failed, traffic goes on: %s: %s", part, type(error).__name__, error)
+        # The text of an error may hold values as they were sent.
+        log.warning("%s failed, traffic goes on: %s", part, type(error).__name__)
         self._error(part, error)
 
 
