@@ -69,6 +69,7 @@ PLACEHOLDERS = frozenset(
     }
 )
 """Keys of documentation and of settings that nobody made, without their punctuation."""
+UNKNOWN_KEY = {"pipelines": "may answer 200 all the same"}
 EFFECT_URL = "URLs end up in the logs of servers and proxies, and the key with them."
 EFFECT_BODY = "Customer.io stores it, and every teammate and every template can read it."
 
@@ -97,7 +98,7 @@ def _placeholder(call: Call) -> Iterator[Finding]:
     for word, what in ((call.credentials.secret, "key"), (call.credentials.user, user)):
         if is_placeholder(word):
             message = f"the {what} is a placeholder, or a setting that was never made"
-            effect = "Customer.io answers 401 and nothing is stored."
+            effect = f"Customer.io {UNKNOWN_KEY.get(call.api, 'answers 401')}, and nothing is stored."
             yield _finding("header:Authorization", message, effect, "certain", evidence=f"{len(word)} characters")
             return
 
@@ -152,7 +153,7 @@ def _in_body(call: Call) -> Iterator[Finding]:
         if secret and secret in text:
             where = pointer(call.body_at, *keys_of(path))
             yield _finding(where, "the key of the request stands in its body too", EFFECT_BODY, "certain", whole=False)
-        elif _TOKEN.search(text):
+        elif ("sk_" in text or "sa_live_" in text) and _TOKEN.search(text):
             where = pointer(call.body_at, *keys_of(path))
             yield _finding(where, "a Customer.io secret stands in the body", EFFECT_BODY, "likely", whole=False)
 
