@@ -1,7 +1,7 @@
 # Every target sets up what it needs first; nothing else has to be done by hand.
 PY := .venvs/newest/bin/python
 
-.PHONY: setup check test demo run wheel readme
+.PHONY: setup check test demo run wheel docs
 
 setup:
 	@scripts/setup.sh
@@ -26,6 +26,6 @@ run: setup
 wheel: setup
 	$(PY) -m pip wheel --quiet --no-deps --wheel-dir dist .
 
-# The README's generated parts: the rule table, and the picture of the demo.
-readme: setup
-	@FORCE_COLOR=1 $(PY) scripts/demo.py | $(PY) scripts/readme.py
+# The generated parts of README and configuration, and the picture of the demo.
+docs: setup
+	@FORCE_COLOR=1 $(PY) scripts/demo.py | $(PY) scripts/docs.py

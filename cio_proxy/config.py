@@ -5,33 +5,45 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import yaml
 
 from cio_proxy.model import (
     CONFIDENCES,
+    DEFAULT_RULE,
     Action,
     Address,
     Param,
     RuleInfo,
-    RuleSettings,
     Settings,
     WorkspaceSettings,
 )
+from cio_proxy.recognise import masked
 
-PREFIX = "CIO_PROXY_"
-NOT_SETTINGS = frozenset({"CIO_PROXY_CONFIG", "CIO_PROXY_URL"})
-ACTIONS: tuple[Action, ...] = ("off", "log", "block", "default")
+PREFIX: Final = "CIO_PROXY_"
+NOT_SETTINGS: Final = frozenset({"CIO_PROXY_CONFIG", "CIO_PROXY_URL"})
+ACTIONS: Final[tuple[Action, ...]] = ("off", "log", "block", "default")
 
-_TIME_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
-_SIZE_UNITS = {"": 1, "b": 1, "kb": 1_000, "mb": 1_000_000, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
-_TIME = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_SIZE = re.compile(r"(\d+)\s*([kmg]?i?b?)\Z", re.IGNORECASE)
-_DIGEST = re.compile(r"(?:sha256:)?[0-9a-fA-F]{64}\Z")
+_TIME_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+_SIZE_UNITS: Final = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "kib": 1 << 10,
+    "mib": 1 << 20,
+    "gib": 1 << 30,
+}
+_TIME: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)")
+_SIZE: Final = re.compile(r"([0-9]{1,15}) ?([a-z]{0,3})\Z", re.IGNORECASE)
+_ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[0-9A-Za-z]+)?)\]|([0-9A-Za-z._-]+)):([0-9]{1,5})\Z")
+_DIGEST: Final = re.compile(r"sha256:[0-9a-fA-F]{64}\Z")
+_SECRET: Final = re.compile(r"(?=[^\s:]*[0-9])[^\s:]{16,}")
 
 
 class ConfigError(Exception):
@@ -46,44 +58,54 @@ class Loaded(NamedTuple):
 
 
 class Mistake(ValueError):
-    """A value that cannot be used; the caller knows its place."""
+    """A value that cannot be used; the caller knows its place. The message never shows the value."""
 
 
 # --- values ------------------------------------------------------------------------------------
+# The environment and flags give text, so every reader takes its value as text too.
 
 
 def duration(value: object) -> float:
     """`500ms`, `5s`, `1h30m`, or a number of seconds. Raises Mistake."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e12:
         return float(value)
-    if isinstance(value, str) and value and not _TIME.sub("", value.strip()):
-        return sum(float(number) * _TIME_UNITS[unit] for number, unit in _TIME.findall(value))
+    if isinstance(value, str):
+        if re.fullmatch(r"[0-9]{1,12}", value):
+            return float(value)
+        if value and not _TIME.sub("", value):
+            return sum(float(number) * _TIME_UNITS[unit] for number, unit in _TIME.findall(value))
     raise Mistake("not a duration: write 500ms, 5s, 10m or 1h30m")
+
+
+def wait(value: object) -> float:
+    """A duration that is not zero. Raises Mistake."""
+    if seconds := duration(value):
+        return seconds
+    raise Mistake("nothing can be done in no time: write a duration such as 5s")
 
 
 def size(value: object) -> int:
     """`64KB`, `10MiB`, or a number of bytes. Raises Mistake."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**15:
         return value
-    if isinstance(value, str) and (match := _SIZE.match(value.strip())) and match[2].lower() in _SIZE_UNITS:
+    if isinstance(value, str) and (match := _SIZE.match(value)) and match[2].lower() in _SIZE_UNITS:
         return int(match[1]) * _SIZE_UNITS[match[2].lower()]
     raise Mistake("not a size: write 65536, 64KiB or 10MiB")
 
 
 def address(value: object) -> Address:
     """`HOST:PORT`, `[::1]:8080`. Raises Mistake."""
-    host, colon, port = str(value).rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isdigit() or int(port) > 65_535:
+    match = _ADDRESS.match(value) if isinstance(value, str) else None
+    if match is None or int(match[3]) > 65_535:
         raise Mistake("not an address: write HOST:PORT, such as 127.0.0.1:8080 (port 0 takes a free one)")
-    return Address(host, int(port))
+    return Address(match[1] or match[2], int(match[3]))
 
 
 def count(value: object) -> int:
     """A whole number, 1 or more. Raises Mistake."""
-    if isinstance(value, str) and value.isdigit():
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,15}", value):
         value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 10**15:
         return value
     raise Mistake("not a whole number of 1 or more")
 
@@ -99,40 +121,42 @@ def flag(value: object) -> bool:
 
 def text(value: object) -> str:
     """A text. Raises Mistake."""
-    if isinstance(value, str) and value:
+    if isinstance(value, str) and value.strip() and value.isprintable():
         return value
-    raise Mistake("not a text")
+    raise Mistake("not a text: write one, in quotes if it is a number")
 
 
 def upstream(value: object) -> str:
     """`sandbox`, `live`, `live-eu` or a URL without a path. Raises Mistake."""
-    if value in ("sandbox", "live", "live-eu"):
-        return str(value)
-    try:
-        parts = urlsplit(str(value))
-        ok = parts.scheme in ("http", "https") and parts.hostname and parts.path in ("", "/") and not parts.query
-        _ = parts.port
-    except ValueError:
-        ok = False
-    if not ok:
-        raise Mistake("not an upstream: write sandbox, live, live-eu, or a URL such as http://127.0.0.1:9000")
-    return str(value).rstrip("/")
+    if isinstance(value, str):
+        if value in ("sandbox", "live", "live-eu"):
+            return value
+        try:
+            parts = urlsplit(value)
+            bare = not (parts.path.strip("/") or parts.query or parts.fragment or parts.username is not None)
+            if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and bare:
+                return value.rstrip("/")
+        except ValueError:
+            pass
+    raise Mistake(
+        "not an upstream: write sandbox, live, live-eu, or a URL without a path, such as http://127.0.0.1:9000"
+    )
 
 
 def memory(value: object) -> str:
     """Where facts are kept. Raises Mistake."""
     if value == "memory:":
         return "memory:"
-    raise Mistake("not a fact store: write memory:")
+    raise Mistake('not a fact store: write "memory:"')
 
 
 def one_of(*choices: str) -> Callable[[object], str]:
     """One of a few words."""
 
     def choose(value: object) -> str:
-        if value in choices:
-            return str(value)
-        near = difflib.get_close_matches(str(value), choices, 1)
+        if isinstance(value, str) and value in choices:
+            return value
+        near = difflib.get_close_matches(value, choices, 1) if isinstance(value, str) else []
         hint = f", did you mean '{near[0]}'?" if near else ""
         raise Mistake(f"not one of {', '.join(choices)}{hint}")
 
@@ -140,11 +164,14 @@ def one_of(*choices: str) -> Callable[[object], str]:
 
 
 def names(value: object) -> tuple[str, ...]:
-    """A list of texts. Raises Mistake."""
+    """A list of texts; on one line of text, with commas between them. Raises Mistake."""
     members = value.split(",") if isinstance(value, str) else value
     if not isinstance(members, list | tuple):
-        raise Mistake("not a list")
-    return tuple(str(member).strip() for member in members)
+        raise Mistake("not a list: write [one, two]")
+    texts = tuple(str(each).strip() for each in members if isinstance(each, str | int) and not isinstance(each, bool))
+    if len(texts) != len(members) or not all(texts):
+        raise Mistake("not a list of texts: write [one, two]")
+    return texts
 
 
 def digests(value: object) -> tuple[str, ...]:
@@ -159,15 +186,20 @@ def clients(value: object) -> dict[str, str]:
     """Names by a part of the User-Agent. Raises Mistake."""
     if not isinstance(value, dict) or len(value) > 20:
         raise Mistake("not a mapping of at most 20 User-Agent texts to names")
-    return {str(key): str(name) for key, name in value.items()}
+    return {text(key): text(name) for key, name in value.items()}
+
+
+# --- the table ---------------------------------------------------------------------------------
+
+type Reader = Callable[[object], Any]
 
 
 class Option(NamedTuple):
-    """One key of the file: its path in the file, in Settings, how it is read, and what it means."""
+    """One key: its path in the file, its path in Settings, how it is read, and what it means."""
 
     key: str
     path: str
-    read: Callable[[object], Any]
+    read: Reader
     about: str
 
 
@@ -190,235 +222,283 @@ OPTIONS: tuple[Option, ...] = (
     Option("journal.max_size", "journal.max_bytes", size, "the size at which it is rotated"),
     Option("journal.keep", "journal.keep", count, "how many rotated files are kept"),
     Option("journal.queue", "journal.queue", count, "how many findings may wait to be written"),
-    Option("timeouts.connect", "timeouts.connect", duration, "the wait for an upstream connection"),
-    Option("timeouts.response", "timeouts.response", duration, "the wait for an upstream answer"),
+    Option("timeouts.connect", "timeouts.connect", wait, "the wait for an upstream connection"),
+    Option("timeouts.response", "timeouts.response", wait, "the wait for an upstream answer"),
     Option("timeouts.drain", "timeouts.drain", duration, "the wait for requests in flight when stopping"),
     Option("clients", "clients", clients, "names of clients by a part of their User-Agent"),
 )
-BY_KEY = {option.key: option for option in OPTIONS}
-SECTIONS = ("rules", "workspaces")
-TOP = tuple(dict.fromkeys([option.key.partition(".")[0] for option in OPTIONS] + list(SECTIONS)))
-WORKSPACE_READERS: Mapping[str, Callable[[object], Any]] = {
+WORKSPACE: Final[Mapping[str, Reader]] = {
     "site_ids": names,
     "track_keys": digests,
     "app_keys": digests,
     "pipelines_keys": digests,
 }
-
-
-# --- the file ----------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML whose booleans are only true and false, so that `action: off` stays a word."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [entry for entry in entries if entry[0] not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")]
-    for first, entries in yaml.SafeLoader.yaml_implicit_resolvers.items()
+UNITS: Final[Mapping[str, Reader]] = {
+    "duration": duration,
+    "size": size,
+    "count": count,
+    "text": text,
+    "names": names,
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(?:true|false)\Z"), ["t", "f"])
 
 
-@dataclass(slots=True)
-class _Source:
-    """Where values come from, and the mistakes that were found in them."""
+type Section = Mapping[str, Reader | Section]
 
-    rules: Mapping[str, RuleInfo]
-    mistakes: list[str] = field(default_factory=list)
-    values: dict[str, tuple[Any, str]] = field(default_factory=dict)
-    """Dotted key to value and place."""
 
-    def wrong(self, place: str, message: str) -> None:
-        self.mistakes.append(f"{place}: {message}")
+class EachName(dict[str, Section]):
+    """A section whose keys are names that the operator gives; what stands below each is the same."""
 
-    def unknown(self, place: str, key: str, choices: Sequence[str]) -> None:
-        near = difflib.get_close_matches(key, choices, 1)
-        hint = f", did you mean '{near[0]}'?" if near else f"; known are {', '.join(choices)}"
-        self.wrong(place, f"unknown key '{key[:60]}'{hint}")
+    def __init__(self, below: Section) -> None:
+        super().__init__()
+        self._below = below
+
+    def __contains__(self, name: object) -> bool:
+        return bool(name)
+
+    def __missing__(self, name: str) -> Section:
+        return self._below
+
+
+def _sections(rules: Sequence[RuleInfo]) -> Section:
+    """Everything that the file may hold, as nested sections with a reader at each leaf."""
+    tree: dict[str, Any] = {}
+    for option in OPTIONS:
+        top, _, name = option.key.partition(".")
+        if name:
+            tree.setdefault(top, {})[name] = option.read
+        else:
+            tree[top] = option.read
+    tree["rules"] = {rule.id: _rule_section(rule) for rule in rules}
+    tree["workspaces"] = EachName(WORKSPACE)
+    return tree
+
+
+def _rule_section(rule: RuleInfo) -> Section:
+    def action(value: object) -> str:
+        word = one_of(*ACTIONS)(value)
+        if word not in rule.actions:
+            raise Mistake(f"this rule does not offer '{word}': choose from {', '.join(rule.actions)}")
+        return word
+
+    params = {name: _param(param) for name, param in rule.params.items()}
+    return {"action": action, "report": one_of(*CONFIDENCES), "block": one_of(*CONFIDENCES), **params}
+
+
+def _param(param: Param) -> Reader:
+    return one_of(*param.choices) if param.choices else UNITS[param.unit]
+
+
+# --- from the sources --------------------------------------------------------------------------
 
 
 def load(
     path: Path | None, environ: Mapping[str, str], flags: Mapping[str, object], *, rules: Sequence[RuleInfo]
 ) -> Loaded:
     """Settings from the file, overridden by `CIO_PROXY_*`, overridden by flags (dotted keys). Raises ConfigError."""
-    source = _Source({rule.id: rule for rule in rules})
+    reading = _Reading(rules)
     if path is not None:
-        _read_file(path, source)
-    _read_environment(environ, source)
+        reading.file(path)
+    reading.environment(environ)
     for key, value in flags.items():
         if value is not None:
-            source.values[key] = (value, f"--{key.partition('.')[0].replace('_', '-')}")
-    return _settled(Settings(), source)
+            reading.dotted(key, value, f"--{key.partition('.')[0].replace('_', '-')}")
+    settings = reading.applied(Settings())
+    return Loaded(settings, tuple(_warnings(settings, rules)))
 
 
 def overlay(settings: Settings, changes: Mapping[str, object], *, rules: Sequence[RuleInfo]) -> Settings:
-    """Settings with some dotted keys changed. Raises ConfigError."""
-    source = _Source({rule.id: rule for rule in rules})
-    source.values = {key: (value, key) for key, value in changes.items()}
-    return _settled(settings, source).settings
+    """Settings with some dotted keys changed, such as `rules.missing-email.window`. Raises ConfigError."""
+    reading = _Reading(rules)
+    for key, value in changes.items():
+        reading.dotted(key, value, _shown(key))
+    return reading.applied(settings)
 
 
-def _read_file(path: Path, source: _Source) -> None:
-    try:
-        content = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not UTF-8 text") from None
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: {(error.strerror or 'cannot be read').lower()}; give --config a readable file"
-        ) from None
-    try:
-        root = yaml.compose(content, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise ConfigError(f"{place}: not YAML: {getattr(error, 'problem', None) or 'cannot be parsed'}") from None
-    except RecursionError:
-        raise ConfigError(f"{path}: nested too deeply") from None
-    if root is None:
-        return
-    if not isinstance(root, yaml.MappingNode):
-        raise ConfigError(f"{path}: not a mapping: write `key: value` lines")
-    _flatten(root, "", path, source)
-    if source.mistakes:
-        source.mistakes.sort(
-            key=lambda line: (
-                [int(n) for n in re.findall(r":(\d+):(\d+):", line)[0]] if re.search(r":\d+:\d+:", line) else [0]
+class _Reading:
+    """The values read so far, later sources over earlier ones, and every mistake on the way."""
+
+    def __init__(self, rules: Sequence[RuleInfo]) -> None:
+        self._sections = _sections(rules)
+        self._values: dict[tuple[str, ...], Any] = {}
+        self._mistakes: list[str] = []
+
+    def file(self, path: Path) -> None:
+        try:
+            root = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
+        except UnicodeDecodeError:
+            self._wrong(str(path), "not UTF-8 text; save it as UTF-8")
+        except (OSError, ValueError) as error:
+            reason = (getattr(error, "strerror", None) or "cannot be read").lower()
+            self._wrong(str(path), f"{reason}; give --config a readable file")
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be parsed"
+            self._wrong(
+                f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path), f"not YAML: {_shown(reason)}"
             )
-        )
-
-
-def _flatten(node: yaml.MappingNode, prefix: str, path: Path, source: _Source) -> None:
-    loader = _Loader("")
-    seen: set[str] = set()
-    for key_node, value_node in node.value:
-        place = f"{path}:{key_node.start_mark.line + 1}:{key_node.start_mark.column + 1}"
-        if not isinstance(key_node, yaml.ScalarNode):
-            source.wrong(place, "a key is a word")
-            continue
-        name = str(key_node.value)
-        if name in seen:
-            source.wrong(place, f"the key '{name[:60]}' stands here twice")
-            continue
-        seen.add(name)
-        key = f"{prefix}{name}"
-        top = key.partition(".")[0]
-        nested = key in ("thresholds", "journal", "timeouts", *SECTIONS) or (top in SECTIONS and prefix.count(".") == 1)
-        if nested:
-            if isinstance(value_node, yaml.MappingNode):
-                if top == "rules" and prefix and name not in source.rules:
-                    source.unknown(place, name, tuple(source.rules))
-                    continue
-                _flatten(value_node, f"{key}.", path, source)
-            elif value_node.tag != "tag:yaml.org,2002:null":
-                source.wrong(place, f"'{name[:60]}' holds `key: value` lines")
-            continue
-        where = f"{path}:{value_node.start_mark.line + 1}:{value_node.start_mark.column + 1}"
-        if not prefix and name not in TOP:
-            source.unknown(place, name, TOP)
-            continue
-        if value_node.tag == "tag:yaml.org,2002:null":
-            continue
-        try:
-            source.values[key] = (loader.construct_object(value_node, deep=True), where)
-        except yaml.YAMLError:
-            source.wrong(where, "a value that cannot be read")
-
-
-def _read_environment(environ: Mapping[str, str], source: _Source) -> None:
-    known = {PREFIX + option.key.upper().replace(".", "_"): option.key for option in OPTIONS if option.key != "clients"}
-    for name, value in environ.items():
-        if not name.startswith(PREFIX) or name in NOT_SETTINGS:
-            continue
-        if name in known:
-            source.values[known[name]] = (value, name)
+        except RecursionError:
+            self._wrong(str(path), "nested too deeply; no option is deeper than three levels")
         else:
-            source.unknown(name, name, tuple(known))
+            if isinstance(root, yaml.MappingNode):
+                self._section(root, self._sections, (), str(path))
+            elif root is not None:
+                self._wrong(str(path), "not a mapping; write `key: value` lines")
 
+    def environment(self, environ: Mapping[str, str]) -> None:
+        keys = {PREFIX + each.key.upper().replace(".", "_"): each.key for each in OPTIONS if each.read is not clients}
+        for name, value in environ.items():
+            if name in keys:
+                self.dotted(keys[name], value, name)
+            elif name.startswith(PREFIX) and name not in NOT_SETTINGS:
+                self._unknown(_shown(name), "variable", name, tuple(keys))
 
-# --- settings ----------------------------------------------------------------------------------
+    def dotted(self, key: str, value: object, place: str) -> None:
+        at: Reader | Section = self._sections
+        path = tuple(key.split("."))
+        for name in path:
+            if not isinstance(at, Mapping):
+                return self._wrong(place, "goes too deep: there is nothing below this key")
+            if name not in at:
+                return self._unknown(place, f"key '{_shown(name)}'", name, tuple(at))
+            at = at[name]
+        if isinstance(at, Mapping):
+            return self._wrong(place, f"a section: set one of {', '.join(at)} in it")
+        return self._take(path, at, value, place)
 
+    def applied(self, settings: Settings) -> Settings:
+        """The settings with what was read. Raises ConfigError."""
+        if self._mistakes:
+            raise ConfigError("\n".join(self._mistakes))
+        for option in OPTIONS:
+            if (path := tuple(option.key.split("."))) in self._values:
+                settings = _changed(settings, option.path, self._values[path])
+        rules, workspaces = dict(settings.rules), dict(settings.workspaces)
+        for path, value in self._values.items():
+            match path:
+                case "rules", id, "action" | "report" | "block" as name:
+                    rules[id] = replace(rules.get(id, DEFAULT_RULE), **{name: value})
+                case "rules", id, name:
+                    old = rules.get(id, DEFAULT_RULE)
+                    rules[id] = replace(old, params={**old.params, name: value})
+                case "workspaces", id, name:
+                    workspaces[id] = replace(workspaces.get(id, WorkspaceSettings()), **{name: value})
+        return replace(settings, rules=rules, workspaces=workspaces)
 
-def _settled(settings: Settings, source: _Source) -> Loaded:
-    changes: dict[str, Any] = {}
-    nested: dict[str, dict[str, Any]] = {"journal": {}, "timeouts": {}}
-    rules: dict[str, dict[str, Any]] = {}
-    workspaces: dict[str, dict[str, Any]] = {}
-    for key, (value, place) in source.values.items():
-        try:
-            if key.startswith("rules."):
-                _rule_value(key, value, place, source, rules)
-            elif key.startswith("workspaces."):
-                _, name, item = (*key.split(".", 2), "")[:3]
-                if item not in WORKSPACE_READERS:
-                    source.unknown(place, item, tuple(WORKSPACE_READERS))
-                else:
-                    workspaces.setdefault(name, {})[item] = WORKSPACE_READERS[item](value)
-            elif key not in BY_KEY:
-                source.unknown(place, key.rpartition(".")[2], tuple(BY_KEY))
+    def _section(self, node: yaml.MappingNode, section: Section, path: tuple[str, ...], file: str) -> None:
+        seen: set[str] = set()
+        for key, value in node.value:
+            place, name = _place(file, key), str(key.value)
+            if not isinstance(key, yaml.ScalarNode):
+                self._wrong(place, "not a key; write `key: value` lines")
+            elif name in seen:
+                self._wrong(place, f"the key '{_shown(name)}' stands here twice; keep one")
+            elif name not in section:
+                self._unknown(place, f"key '{_shown(name)}'", name, tuple(section))
+            elif value.tag != "tag:yaml.org,2002:null":
+                self._below(value, section[name], (*path, name), file)
+            seen.add(name)
+
+    def _below(self, node: yaml.Node, at: Reader | Section, path: tuple[str, ...], file: str) -> None:
+        place, key = _place(file, node), _shown(".".join(path))
+        if not isinstance(at, Mapping):
+            try:
+                value = _Loader("").construct_object(node, deep=True)
+            except _Twice as twice:
+                self._wrong(
+                    _place(file, twice.node), f"the key '{_shown(twice.node.value)}' stands here twice; keep one"
+                )
+            except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError):
+                self._wrong(place, f"{key}: not a value; leave out tags (!) and aliases (*)")
             else:
-                option = BY_KEY[key]
-                head, _, rest = option.path.partition(".")
-                (nested[head] if rest else changes)[rest or head] = option.read(value)
+                self._take(path, at, value, f"{place}: {key}")
+        elif isinstance(node, yaml.MappingNode):
+            self._section(node, at, path, file)
+        else:
+            self._wrong(place, f"{key}: a section; write `key: value` lines below it")
+
+    def _take(self, path: tuple[str, ...], read: Reader, value: object, place: str) -> None:
+        try:
+            self._values[path] = read(value)
         except Mistake as mistake:
-            source.wrong(place, f"{key}: {mistake}")
-    if source.mistakes:
-        raise ConfigError("\n".join(source.mistakes))
-    merged = dict(settings.rules)
-    for id, said in rules.items():
-        old = merged.get(id, RuleSettings())
-        plain = {f.name for f in fields(RuleSettings)} & said.keys()
-        params = {**old.params, **{name: value for name, value in said.items() if name not in plain}}
-        merged[id] = replace(old, **{name: said[name] for name in plain}, params=params)
-    result = replace(
-        settings,
-        **changes,
-        journal=replace(settings.journal, **nested["journal"]) if nested["journal"] else settings.journal,
-        timeouts=replace(settings.timeouts, **nested["timeouts"]) if nested["timeouts"] else settings.timeouts,
-        rules=merged or settings.rules,
-        workspaces={**settings.workspaces, **{name: WorkspaceSettings(**w) for name, w in workspaces.items()}}
-        or settings.workspaces,
-    )
-    return Loaded(result, tuple(_warnings(result, source)))
+            self._wrong(place, str(mistake))
+
+    def _unknown(self, place: str, what: str, name: str, choices: Sequence[str]) -> None:
+        near = difflib.get_close_matches(name, choices, 1)
+        hint = f", did you mean '{near[0]}'?" if near else f"; known are {', '.join(choices)}"
+        self._wrong(place, f"unknown {what}{hint}")
+
+    def _wrong(self, place: str, message: str) -> None:
+        self._mistakes.append(f"{place}: {message}")
 
 
-def _rule_value(key: str, value: Any, place: str, source: _Source, rules: dict[str, dict[str, Any]]) -> None:
-    _, id, name = (*key.split(".", 2), "")[:3]
-    info = source.rules.get(id)
-    if info is None:
-        source.unknown(place, id, tuple(source.rules))
-        return
-    said = rules.setdefault(id, {})
-    if name == "action":
-        said["action"] = one_of(*ACTIONS)(value)
-        if said["action"] not in info.actions:
-            raise Mistake(f"this rule cannot {said['action']}: its actions are {', '.join(info.actions)}")
-    elif name in ("report", "block"):
-        said[name] = one_of(*CONFIDENCES)(value)
-    elif name in info.params:
-        said[name] = _param(info.params[name], value)
-    else:
-        source.unknown(place, name, ("action", "report", "block", *info.params))
+class _Twice(yaml.YAMLError):
+    """A key that stands twice in one mapping."""
+
+    def __init__(self, node: yaml.ScalarNode) -> None:
+        super().__init__()
+        self.node = node
 
 
-def _param(param: Param, value: object) -> Any:
-    if param.choices:
-        return one_of(*param.choices)(value)
-    readers: Mapping[str, Callable[[object], Any]] = {
-        "duration": duration,
-        "size": size,
-        "count": count,
-        "text": text,
-        "names": names,
-    }
-    return readers[param.unit](value)
+class _Loader(yaml.SafeLoader):
+    """YAML that means what it says.
+
+    Only true and false are booleans, so that `action: off` stays a word; only plain decimals are numbers (YAML 1.1
+    reads 010 as 8 and 1:30 as 90); and no key stands twice.
+    """
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML's own shape)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise _Twice(key)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
-def _warnings(settings: Settings, source: _Source) -> list[str]:
+for tag, pattern, first in (
+    ("null", r"(?:~|null|)\Z", ["~", "n", ""]),
+    ("bool", r"(?:true|false)\Z", ["t", "f"]),
+    ("int", r"-?(?:0|[1-9][0-9]{0,17})\Z", list("-0123456789")),
+    ("float", r"-?[0-9]{1,17}\.[0-9]{1,17}\Z", list("-0123456789")),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(pattern), first)
+
+
+def _place(file: str, node: yaml.Node) -> str:
+    return f"{file}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
+
+
+def _shown(text: str) -> str:
+    """A key as it may be shown: on one line, short, and without what looks like a secret or a person."""
+    line = "".join(c if c.isprintable() else "?" for c in _SECRET.sub("<hidden>", masked(text)))
+    return line if len(line) <= 80 else f"{line[:79]}…"
+
+
+def _changed(settings: Settings, path: str, value: Any) -> Settings:
+    top, _, name = path.partition(".")
+    if name:
+        value = replace(getattr(settings, top), **{name: value})
+    return replace(settings, **{top: value})
+
+
+def _warnings(settings: Settings, rules: Sequence[RuleInfo]) -> list[str]:
     lines = []
-    for id, said in settings.rules.items():
+    for rule in rules:
+        said = settings.rule(rule.id)
         block, report = said.block or settings.block, said.report or settings.report
-        if said.action == "block" and CONFIDENCES.index(block) > CONFIDENCES.index(report):
-            lines.append(f"rules.{id}: it blocks from '{block}', but what is below '{report}' is not even reported")
+        if said.block and ("block" not in rule.actions or said.action in ("off", "log")):
+            lines.append(f"rules.{rule.id}.block: never reached, because this rule blocks nothing; leave it out")
+        elif (said.block or said.action == "block") and CONFIDENCES.index(rule.surest) > CONFIDENCES.index(block):
+            lines.append(
+                f"rules.{rule.id}: never blocks, because it blocks from '{block}' and its findings are at most "
+                f"'{rule.surest}'; set rules.{rule.id}.block: {rule.surest}"
+            )
+        elif said.action == "block" and CONFIDENCES.index(block) > CONFIDENCES.index(report):
+            lines.append(
+                f"rules.{rule.id}: blocks from '{block}', but what is below '{report}' is not even reported; "
+                f"set rules.{rule.id}.report: {block}"
+            )
     return lines

@@ -1,39 +1,69 @@
 """Reads the examples beside the rules: requests in the `.http` format of REST clients, with tags.
 
-The tags are described in the architecture page; every error names file, line and remedy.
+`### kind: name` starts a case and a bare `###` its next exchange. Between that line and the request line stand tags:
+
+    # @expect rule pointer confidence      a finding of this exchange; a pointer of "" is the whole body
+    # @at +2s                              when it is sent, from the start of the case; else 1 s after the one before
+    # @answered +3s 207                    when and how it is answered; else at once, with that API's success
+    # @response {"errors": []}             the body of the answer
+    # @outcome unknown                     the upstream closes without an answer
+    # @connection a                        exchanges that name the same connection share it; `@repeat` stays on one
+    # @listener inbound                    outbound, inbound or explicit
+    # @client web                          sent by the client of this name
+    # @repeat 1000                         sent so many times, 1 s apart; {{i}} counts from 0
+    # @sandbox                             the upstream is the emulated Customer.io
+    # @no-auth                             no credentials; else valid ones for the API, unless the case gives some
+    # @body base64                         the body is written in base64, and is sent as it is
+    # @config key=value                    a setting of the case, on its first exchange; the value is YAML
+    # @end +1h                             on a last, empty exchange: deadlines are looked at then
+
+`{{now}}`, `{{now-72h}}` and `{{now+5m}}` are Unix seconds from the start of the case, `{{pad 100}}` is 100 bytes. A
+body ends before the line break that precedes the next `###` or the end of the file; up to there it is exact.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import difflib
+import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 import yaml
 
-from cio_proxy.apis import route
+from cio_proxy.apis import path_of, route, surface
 from cio_proxy.model import CONFIDENCES, LISTENERS, Confidence, Exchange, Listener
 
 ExampleKind = Literal["bad", "good", "near miss", "hostile", "todo"]
 KINDS: Final[tuple[ExampleKind, ...]] = get_args(ExampleKind)
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_DURATION = re.compile(r"([+-]?)(\d+(?:\.\d+)?)(ms|s|m|h|d)\Z")
-_PLACEHOLDER = re.compile(rb"\{\{\s*(i|now(?:[+-]\d+(?:ms|s|m|h|d))?|pad \d+)\s*\}\}")
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_DURATION: Final = re.compile(r"([+-]?)([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)\Z")
+_PLACEHOLDER: Final = re.compile(rb"\{\{\s*(i|now(?:[+-][0-9]{1,12}(?:ms|s|m|h|d))?|pad [0-9]{1,8})\s*\}\}")
+_MISWRITTEN: Final = re.compile(rb"\{\{\s*(?:now|pad)\b[^}'\"|]*\}\}")
+_REQUEST: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (https?://.+?)(?: (HTTP/1\.[01]))?\Z")
+_HEADER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*\Z", re.DOTALL)
+
+_ONCE: Final = ("at", "answered", "response", "outcome", "connection", "listener", "client", "repeat", "body", "end")
+_FLAGS: Final = ("no-auth", "sandbox")
+_TAGS: Final = ("expect", "config", *_ONCE, *_FLAGS)
+
 _SITE, _KEY, _APP = "f82ad78f695bd32f9d99", "a13c95a0bc44d9f01e27", "20436c6351668b25a74a2c289a639d3f"
+"""Credentials of the documented shapes (reference 1.2), made up for the examples."""
 
 
 class ExampleError(ValueError):
-    """`file:line: what is wrong, and what to do`."""
+    """`file:line: what is wrong, what to do`."""
 
 
 class Expect(NamedTuple):
-    """A finding that an exchange must give."""
+    """A finding that an exchange, or the end of its case, must give."""
 
     rule: str
     pointer: str
@@ -42,14 +72,17 @@ class Expect(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One exchange of an example as written: placeholders unexpanded, times relative."""
+    """One exchange of an example as written: placeholders unexpanded, times in seconds and relative."""
 
     line: int
     method: str
-    url: str
+    url: bytes
     version: str
     headers: tuple[tuple[bytes, bytes], ...]
+    """As they are sent, but for `Host`, `User-Agent` and `Content-Length`, which `play` adds where they lack."""
     body: bytes
+    exact: bool = False
+    """True for a body written in base64: nothing in it is a placeholder."""
     at: float | None = None
     answered: float = 0.0
     status: int | None = None
@@ -73,21 +106,24 @@ class Example:
     source: str
     exchanges: tuple[Step, ...]
     config: tuple[tuple[str, Any], ...] = ()
+    """Dotted keys for `config.overlay`; every scalar is text, as in an environment variable."""
     end: float | None = None
     end_expects: tuple[Expect, ...] = ()
+    """The findings of deadlines that have passed by the end."""
 
     def play(self, start: float) -> Iterator[Sent]:
         """The exchanges as they are sent when the case starts at `start`, repeats and placeholders expanded."""
-        at, first, number = start, True, 0
+        after = -1.0
+        carried: Counter[str] = Counter()
         for index, step in enumerate(self.exchanges):
             for turn in range(step.repeat):
-                if step.at is not None and turn == 0:
-                    at = start + step.at
-                elif not first:
-                    at += 1.0
-                first = False
-                yield _sent(step, at, start, turn, f"{number:08x}", step.connection or f"c{index}")
-                number += 1
+                after = step.at if step.at is not None and turn == 0 else after + 1.0
+                connection = _expanded((step.connection or f"c{index}").encode(), start, turn).decode()
+                number = carried.total()
+                carried[connection] += 1
+                exchange = _exchange(step, start + after, start, turn)
+                exchange = replace(exchange, id=f"{number:08x}", connection=connection, carried=carried[connection])
+                yield _answered(step, exchange, start, turn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,179 +139,353 @@ class Sent:
 
 def read(path: Path) -> tuple[Example, ...]:
     """Every example of a file. Raises ExampleError."""
-    blocks = re.split(rb"(?m)^(?=###)", path.read_bytes())
-    line = 1 + blocks[0].count(b"\n")
+    try:
+        before, *blocks = re.split(rb"(?m)^(?=###)", path.read_bytes())
+    except OSError as error:
+        raise ExampleError(f"{path}: {(error.strerror or 'cannot be read').lower()}; give a readable file") from None
     examples: list[Example] = []
-    for block in blocks[1:]:
-        try:
-            _read_block(block, line, examples)
-        except _At as error:
-            raise ExampleError(f"{path.name}:{line + error.offset}: {error}") from None
-        line += block.count(b"\n")
+    try:
+        for number, text in enumerate(before.splitlines(), 1):
+            if text.strip() and not text.startswith(b"#"):
+                raise _Wrong(
+                    number, "nothing but comments stands before the first case; start it with `### kind: name`"
+                )
+        line = 1 + before.count(b"\n")
+        for block in blocks:
+            _add(_Block.of(block, line), examples)
+            line += block.count(b"\n")
+    except _Wrong as wrong:
+        raise ExampleError(f"{path.name}:{wrong.line}: {wrong}") from None
     return tuple(examples)
 
 
-class _At(ValueError):
-    def __init__(self, offset: int, message: str) -> None:
+class _Wrong(ValueError):
+    """Something is wrong in a line."""
+
+    def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
-        self.offset = offset
+        self.line = line
 
 
-def _read_block(block: bytes, line: int, examples: list[Example]) -> None:
-    head, _, rest = block.partition(b"\n")
-    title = head[3:].decode().strip()
-    tags: dict[str, list[str]] = {}
-    offset = 1
-    while rest.startswith((b"#", b"\n", b"\r\n")):
-        text, _, rest = rest.partition(b"\n")
-        if text.startswith(b"#"):
-            name, _, value = text[1:].decode().strip().partition(" ")
-            if not name.startswith("@"):
-                raise _At(offset, f"a tag starts with '@', not {name!r}")
-            tags.setdefault(name[1:], []).append(value.strip())
-        offset += 1
-    known = {"expect", "at", "answered", "response", "outcome", "connection", "listener", "client", "repeat"}
-    for name in tags.keys() - known - {"config", "no-auth", "body", "end", "sandbox"}:
-        raise _At(1, f"there is no tag '@{name}'")
-    expects = tuple(_expect(value) for value in tags.get("expect", ()))
-    if title:
-        kind, colon, name = title.partition(":")
-        if not colon or kind.strip() not in KINDS:
-            raise _At(0, f"a case starts with `### kind: name`, kind one of {', '.join(KINDS)}")
-        config = tuple(_setting(value) for value in tags.get("config", ()))
-        source = block.decode("utf-8", "replace").rstrip()
-        examples.append(Example(next(k for k in KINDS if k == kind.strip()), name.strip(), line, source, (), config))
+# --- a case ------------------------------------------------------------------------------------
+
+
+class _Tag(NamedTuple):
+    value: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """What stands from one `###` to the next: the title, the tags, and the request with the line it starts in."""
+
+    title: str
+    line: int
+    source: str
+    tags: dict[str, list[_Tag]]
+    request: bytes
+    request_line: int
+    end_of_line: bytes
+
+    @classmethod
+    def of(cls, block: bytes, line: int) -> _Block:
+        head, _, rest = block.partition(b"\n")
+        end_of_line = b"\r\n" if head.endswith(b"\r") else b"\n"
+        rest, at = rest.removesuffix(end_of_line), line + 1
+        tags: dict[str, list[_Tag]] = {}
+        while rest.startswith((b"#", end_of_line)):
+            text, _, rest = rest.partition(b"\n")
+            if text.startswith(b"#"):
+                name, value = _tag(text, at)
+                if name not in ("expect", "config") and name in tags:
+                    raise _Wrong(at, f"'@{name}' stands here twice; keep one")
+                tags.setdefault(name, []).append(_Tag(value, at))
+            at += 1
+        return cls(_text(head[3:], line), line, block.decode(errors="replace").rstrip(), tags, rest, at, end_of_line)
+
+    def first(self, name: str, otherwise: str = "") -> _Tag:
+        """A tag that stands at most once."""
+        return self.tags.get(name, [_Tag(otherwise, self.line)])[0]
+
+
+def _tag(text: bytes, line: int) -> tuple[str, str]:
+    name, _, value = _text(text[1:], line).partition(" ")
+    name, value = name.removeprefix("@") if name.startswith("@") else "", value.strip()
+    if not name:
+        raise _Wrong(line, "between `###` and the request stand only tags; write `# @name value`")
+    if name not in _TAGS:
+        raise _Wrong(line, f"there is no tag '@{name}'; {_meant(name, _TAGS)}")
+    if name in _FLAGS and value:
+        raise _Wrong(line, f"'@{name}' takes no value; leave it out")
+    if name not in _FLAGS and not value and name != "response":
+        raise _Wrong(line, f"'@{name}' needs a value; write `# @{name} value`")
+    return name, value
+
+
+def _add(block: _Block, examples: list[Example]) -> None:
+    if block.title:
+        kind, colon, name = (part.strip() for part in block.title.partition(":"))
+        known = next((each for each in KINDS if each == kind), None)
+        if known is None or not colon or not name:
+            raise _Wrong(block.line, f"a case starts with `### kind: name`; kind is one of {', '.join(KINDS)}")
+        settings = tuple(_setting(tag) for tag in block.tags.get("config", ()))
+        examples.append(Example(known, name, block.line, block.source, (), settings))
     elif not examples:
-        raise _At(0, "a bare `###` continues a case, and none has started")
+        raise _Wrong(block.line, "no case has started yet; write `### kind: name`")
     else:
-        source = examples[-1].source + "\n\n" + block.decode("utf-8", "replace").rstrip()
+        examples[-1] = replace(examples[-1], source=f"{examples[-1].source}\n\n{block.source}")
+        if "config" in block.tags:
+            raise _Wrong(block.first("config").line, "settings hold for the whole case; move it to its first exchange")
     case = examples[-1]
-    exchanges, end, end_expects = case.exchanges, case.end, case.end_expects
-    if "end" in tags:
-        end, end_expects = _seconds(tags["end"][0]), expects
+    if case.end is not None:
+        raise _Wrong(block.line, "the case has ended; move `@end` to its last exchange")
+    expects = tuple(_expect(tag) for tag in block.tags.get("expect", ()))
+    if "end" in block.tags:
+        examples[-1] = replace(case, end=_end(block), end_expects=expects)
     else:
-        exchanges = (*exchanges, _step(rest, line + offset, offset, tags, expects))
-    examples[-1] = Example(case.kind, case.name, case.line, source, exchanges, case.config, end, end_expects)
+        step = _step(block, expects)
+        examples[-1] = replace(case, exchanges=(*case.exchanges, step), config=_with_client(case.config, step.client))
 
 
-def _step(rest: bytes, line: int, offset: int, tags: dict[str, list[str]], expects: tuple[Expect, ...]) -> Step:
-    head, _, body = rest.partition(b"\n\n")
-    first, *lines = head.rstrip(b"\n").split(b"\n")
-    words = first.decode().split(" ")
-    if len(words) not in (2, 3) or "://" not in words[1]:
-        raise _At(offset, "the request line is `METHOD https://host/path`")
-    headers = []
-    for number, text in enumerate(lines, 1):
-        name, colon, value = text.partition(b":")
-        if not colon:
-            raise _At(offset + number, "a header is `Name: value`, and a blank line ends the headers")
-        headers.append((name, value.strip()))
-    body = body.rstrip(b"\n")
-    if "body" in tags:
-        try:
-            body = base64.b64decode(body, validate=True)
-        except binascii.Error:
-            raise _At(offset, "the body is not base64, though tagged `# @body base64`") from None
-    answered, _, status = tags.get("answered", [""])[0].partition(" ")
-    listener = tags.get("listener", ["outbound"])[0]
-    if listener not in LISTENERS:
-        raise _At(1, f"the listener is one of {', '.join(LISTENERS)}")
-    if "no-auth" not in tags:
-        headers = _with_credentials(headers, words[1])
-    if body:
-        names = {name.lower() for name, _ in headers}
-        if b"content-type" not in names:
-            headers.append((b"Content-Type", b"application/json"))
-    response = tags["response"][0].encode() if "response" in tags else None
+def _with_client(config: tuple[tuple[str, Any], ...], client: str | None) -> tuple[tuple[str, Any], ...]:
+    """The settings under which a User-Agent that is the client's name is told by it; longer names are tried first."""
+    if client is None:
+        return config
+    others = dict(config)
+    names = sorted({client, *others.pop("clients", {})}, key=len, reverse=True)
+    return (*others.items(), ("clients", {**{name: name for name in names}, **dict(config).get("clients", {})}))
+
+
+def _end(block: _Block) -> float:
+    for name in block.tags.keys() - {"end", "expect"}:
+        raise _Wrong(block.first(name).line, f"the end of a case is no exchange; leave '@{name}' out")
+    if block.request.strip() or block.title:
+        raise _Wrong(block.line, "`@end` stands on a last, empty exchange; put it under a bare `###` without a request")
+    return _seconds(block.first("end"))
+
+
+# --- an exchange -------------------------------------------------------------------------------
+
+
+def _step(block: _Block, expects: tuple[Expect, ...]) -> Step:
+    method, url, version, headers, body = _request(block)
+    given = {name.lower() for name, _ in headers}
+    listener = _listener(block.first("listener", "outbound"))
+    client = block.first("client").value or None
+    if client and b"user-agent" in given:
+        raise _Wrong(block.first("client").line, "the request gives a User-Agent; keep that or `@client`")
+    if listener != "inbound" and "no-auth" not in block.tags and b"authorization" not in given:
+        headers = [(b"Authorization", _credentials(url)), *headers]
+    if body and b"content-type" not in given:
+        headers.append((b"Content-Type", b"application/json"))
+    delay, _, status = block.first("answered", "+0s").value.partition(" ")
+    answered = block.first("answered")
+    outcome = block.first("outcome", "unknown")
+    if outcome.value != "unknown":
+        raise _Wrong(outcome.line, "the only outcome to give is unknown; write the others as `@answered +0s STATUS`")
+    if "outcome" in block.tags and (status or "response" in block.tags):
+        raise _Wrong(outcome.line, "an unknown outcome has no answer; leave the status and `@response` out")
     return Step(
-        line=line,
-        method=words[0],
-        url=words[1],
-        version=words[2] if len(words) == 3 else "HTTP/1.1",
+        line=block.request_line,
+        method=method,
+        url=url,
+        version=version,
         headers=tuple(headers),
         body=body,
-        at=_seconds(tags["at"][0]) if "at" in tags else None,
-        answered=_seconds(answered) if answered else 0.0,
-        status=int(status) if status else None,
-        response=response,
-        unknown="outcome" in tags,
-        connection=tags["connection"][0] if "connection" in tags else None,
-        listener=next(known for known in LISTENERS if known == listener),
-        client=tags["client"][0] if "client" in tags else None,
-        repeat=int(tags.get("repeat", ["1"])[0]),
-        sandbox="sandbox" in tags,
+        exact="body" in block.tags,
+        at=_seconds(block.first("at")) if "at" in block.tags else None,
+        answered=_seconds(_Tag(delay, answered.line)),
+        status=_whole(_Tag(status.strip(), answered.line), 200, 599, "a status") if status else None,
+        response=block.first("response").value.encode() if "response" in block.tags else None,
+        unknown="outcome" in block.tags,
+        connection=block.first("connection").value or None,
+        listener=listener,
+        client=client,
+        repeat=_whole(block.first("repeat", "1"), 1, 100_000, "a number of times"),
+        sandbox="sandbox" in block.tags,
         expects=expects,
     )
 
 
-def _with_credentials(headers: list[tuple[bytes, bytes]], url: str) -> list[tuple[bytes, bytes]]:
-    if any(name.lower() == b"authorization" for name, _ in headers):
-        return headers
-    parts = urlsplit(url)
-    api, _ = route(parts.hostname or "", parts.path.encode())
-    if api == "app" or parts.path.startswith("/v1/send/"):
-        value = f"Bearer {_APP}"
-    else:
-        pair = f"{_KEY}:" if api == "pipelines" else f"{_SITE}:{_KEY}"
-        value = "Basic " + base64.b64encode(pair.encode()).decode()
-    return [(b"Authorization", value.encode()), *headers]
+def _request(block: _Block) -> tuple[str, bytes, str, list[tuple[bytes, bytes]], bytes]:
+    line, end_of_line = block.request_line, block.end_of_line
+    head, _, body = block.request.partition(end_of_line * 2)
+    first, *lines = head.removesuffix(end_of_line).split(end_of_line)
+    match = _REQUEST.match(first)
+    if match is None or re.search(rb"\s", _PLACEHOLDER.sub(b"", match[2])):
+        raise _Wrong(line, "not a request line; write `METHOD https://host/path`, without spaces in the path")
+    if not _host(match[2]):
+        raise _Wrong(line, "the URL names no host that can be sent to; write `https://host/path`")
+    headers: list[tuple[bytes, bytes]] = []
+    for number, text in enumerate(lines, line + 1):
+        header = _HEADER.match(text)
+        if header is None:
+            raise _Wrong(number, "not a header; write `Name: value`, and a blank line before the body")
+        headers.append((header[1], header[2]))
+    if "body" in block.tags:
+        form = block.first("body")
+        if form.value != "base64":
+            raise _Wrong(form.line, "the only other form of a body is base64; write `# @body base64`")
+        try:
+            body = base64.b64decode(b"".join(body.split()), validate=True)
+        except binascii.Error:
+            raise _Wrong(line + len(lines) + 2, "the body is not base64; encode it, or leave `@body` out") from None
+    for text in (first, *lines, *(() if "body" in block.tags else (body,))):
+        if any(_PLACEHOLDER.fullmatch(found[0]) is None for found in _MISWRITTEN.finditer(text)):
+            raise _Wrong(line, "not a placeholder; write {{now}}, {{now-72h}}, {{now+5m}} or {{pad 100}}")
+    return match[1].decode(), match[2], (match[3] or b"HTTP/1.1").decode(), headers, body
 
 
-def _expect(value: str) -> Expect:
-    words = value.split(" ")
-    if len(words) != 3 or words[2] not in CONFIDENCES:
-        raise _At(1, "an expectation is `# @expect rule pointer confidence` (the whole body is ``)")
-    return Expect(words[0], words[1].strip('"'), next(known for known in CONFIDENCES if known == words[2]))
+def _credentials(url: bytes) -> bytes:
+    """The `Authorization` that the API of this URL asks for (reference 1.1)."""
+    path = path_of(_split(url)[1])
+    api, _ = route(_host(url), path)
+    if api == "app" or path.startswith(b"/v1/send/"):
+        return f"Bearer {_APP}".encode()
+    pair = f"{_KEY}:" if api == "pipelines" else f"{_SITE}:{_KEY}"
+    return b"Basic " + base64.b64encode(pair.encode())
 
 
-def _setting(value: str) -> tuple[str, Any]:
-    key, equals, text = value.partition("=")
-    if not equals:
-        raise _At(1, "a setting is `# @config key=value`")
-    return key.strip(), yaml.safe_load(text)
+def _split(url: bytes) -> tuple[bytes, bytes]:
+    """The authority and the request target of a URL."""
+    match = re.match(rb"https?://([^/?#]*)", url)
+    authority, target = (match[1], url[match.end() :]) if match else (b"", url)
+    return authority, target if target.startswith(b"/") else b"/" + target
 
 
-def _seconds(text: str) -> float:
-    match = _DURATION.match(text)
-    if match is None:
-        raise _At(1, f"{text!r} is not a duration such as +2s, +10m or +1h")
-    sign, number, unit = match.groups()
-    return float(number) * _UNITS[unit] * (-1 if sign == "-" else 1)
+def _host(url: bytes) -> str:
+    """The host of a URL in lower case; empty when there is none, or a user name stands before it."""
+    try:
+        parts = urlsplit(b"//" + _split(url)[0])
+        return "" if parts.username is not None or parts.port == 0 else (parts.hostname or b"").decode()
+    except ValueError:
+        return ""
 
 
-def _sent(step: Step, at: float, start: float, turn: int, id: str, connection: str) -> Sent:
-    def expand(match: re.Match[bytes]) -> bytes:
+# --- values of tags ----------------------------------------------------------------------------
+
+
+def _expect(tag: _Tag) -> Expect:
+    rule, _, rest = tag.value.partition(" ")
+    pointer, _, word = rest.strip().rpartition(" ")
+    confidence = next((each for each in CONFIDENCES if each == word), None)
+    if not pointer.strip():
+        raise _Wrong(tag.line, 'not an expectation; write `# @expect rule pointer confidence`, "" for the whole body')
+    if confidence is None:
+        raise _Wrong(tag.line, f"'{word}' is no confidence; {_meant(word, CONFIDENCES)}")
+    if pointer.startswith('"'):
+        try:
+            pointer = json.loads(pointer)
+        except ValueError:
+            raise _Wrong(tag.line, "a quoted pointer is a JSON string; close it, or leave the quotes out") from None
+    return Expect(rule, pointer, confidence)
+
+
+def _setting(tag: _Tag) -> tuple[str, Any]:
+    key, equals, text = tag.value.partition("=")
+    if not equals or not key.strip():
+        raise _Wrong(tag.line, "not a setting; write `# @config key=value`")
+    try:
+        return key.strip(), yaml.load(text, yaml.BaseLoader)  # noqa: S506 (it makes nothing but text, lists and mappings)
+    except yaml.YAMLError:
+        raise _Wrong(tag.line, "the value is not YAML; put it in quotes") from None
+
+
+def _listener(tag: _Tag) -> Listener:
+    listener = next((each for each in LISTENERS if each == tag.value), None)
+    if listener is None:
+        raise _Wrong(tag.line, f"there is no listener '{tag.value}'; {_meant(tag.value, LISTENERS)}")
+    return listener
+
+
+def _seconds(tag: _Tag) -> float:
+    match = _DURATION.match(tag.value)
+    if match is None or match[1] == "-":
+        raise _Wrong(tag.line, f"'{tag.value}' is no time to wait; write +500ms, +2s, +10m, +1h or +3d")
+    return float(match[2]) * _UNITS[match[3]]
+
+
+def _whole(tag: _Tag, least: int, most: int, what: str) -> int:
+    if re.fullmatch(r"[0-9]{1,9}", tag.value) is None or not least <= int(tag.value) <= most:
+        raise _Wrong(tag.line, f"'{tag.value}' is not {what}; write a whole number from {least} to {most}")
+    return int(tag.value)
+
+
+def _text(text: bytes, line: int) -> str:
+    try:
+        return text.decode().strip()
+    except UnicodeDecodeError:
+        raise _Wrong(line, "not UTF-8; save the file as UTF-8, and write such a body in base64") from None
+
+
+def _meant(word: str, choices: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, choices, 1)
+    return f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(choices)}"
+
+
+# --- as sent -----------------------------------------------------------------------------------
+
+
+def _expanded(text: bytes, start: float, turn: int) -> bytes:
+    def value(match: re.Match[bytes]) -> bytes:
         word = match[1].decode()
         if word == "i":
             return str(turn).encode()
         if word.startswith("pad "):
             return b"x" * int(word[4:])
-        return str(int(start + (_seconds(word[3:]) if len(word) > 3 else 0.0))).encode()
+        offset = 0.0
+        if found := _DURATION.match(word[3:]):
+            offset = float(f"{found[1]}{found[2]}") * _UNITS[found[3]]
+        return str(int(start + offset)).encode()
 
-    url = _PLACEHOLDER.sub(expand, step.url.encode())
-    body = _PLACEHOLDER.sub(expand, step.body)
-    _, _, rest = url.partition(b"://")
-    host, slash, path = rest.partition(b"/")
-    headers = [(b"Host", host), *((name, _PLACEHOLDER.sub(expand, value)) for name, value in step.headers)]
-    if step.client and not any(name.lower() == b"user-agent" for name, _ in headers):
+    return _PLACEHOLDER.sub(value, text)
+
+
+def _exchange(step: Step, at: float, start: float, turn: int) -> Exchange:
+    url = _expanded(step.url, start, turn)
+    authority, target = _split(url)
+    body = step.body if step.exact else _expanded(step.body, start, turn)
+    headers = [(name, _expanded(value, start, turn)) for name, value in step.headers]
+    given = {name.lower() for name, _ in headers}
+    if b"host" not in given:
+        headers.insert(0, (b"Host", authority))
+    if step.client:
         headers.append((b"User-Agent", step.client.encode()))
-    if body or step.method in ("POST", "PUT"):
+    if b"content-length" not in given and (body or step.method in ("POST", "PUT", "PATCH")):
         headers.append((b"Content-Length", str(len(body)).encode()))
-    exchange = Exchange(
-        id=id,
+    return Exchange(
+        id="",
         at=at,
         method=step.method,
-        target=slash + path or b"/",
-        host=host.rpartition(b"@")[2].partition(b":")[0].decode().lower(),
+        target=target,
+        host=_host(url),
         headers=tuple(headers),
         body=body,
         listener=step.listener,
         client_address="127.0.0.1",
-        connection=connection,
         http_version=step.version,
         sandbox=step.sandbox,
     )
-    status, response = (200, b"{}") if step.status is None else (step.status, b"{}")
+
+
+def _answered(step: Step, exchange: Exchange, start: float, turn: int) -> Sent:
+    success, body = _success(exchange)
+    status = success if step.status is None else step.status
     if step.response is not None:
-        response = step.response
-    return Sent(step, exchange, at + step.answered, None if step.unknown else status, response)
+        body = _expanded(step.response, start, turn)
+    elif status != success:
+        body = b"" if status in (204, 304) else b"{}"
+    at = exchange.at + step.answered
+    return Sent(step, exchange, at, None, b"") if step.unknown else Sent(step, exchange, at, status, body)
+
+
+def _success(exchange: Exchange) -> tuple[int, bytes]:
+    """What Customer.io answers when it takes an exchange (reference 2 to 4), and an app when it takes a webhook."""
+    if exchange.listener == "inbound":
+        return 200, b"{}"
+    api, path = surface(exchange), path_of(exchange.target)
+    if api == "pipelines":
+        return 200, b'{"success": true}'
+    if api == "app" and path.startswith(b"/v1/send/"):
+        return 200, b'{"delivery_id": "ZAIAAVTJVG0QcCok0-0ZKj6yiQ==", "queued_at": %d}' % exchange.at
+    return (204, b"") if path.startswith(b"/api/v1/forms/") else (200, b"{}")

@@ -70,6 +70,19 @@ def table(rules: Sequence[Rule] = RULES) -> str:
     return "\n".join(rows) + "\n"
 
 
+def options(rules: Sequence[Rule] = RULES) -> str:
+    """The options of every rule with their defaults, as commented YAML, for config/cio-proxy.yaml."""
+    lines = ["# rules:"]
+    for rule in rules:
+        lines += [f"#   {rule.info.id}:", "#     action: default"]
+        for name, param in rule.info.params.items():
+            lines.append(f"#     # {param.about}")
+            if param.choices:
+                lines.append(f"#     # one of: {', '.join(param.choices)}")
+            lines.append(f"#     {name}: {shown(param.default, param.unit)}")
+    return "\n".join(lines) + "\n"
+
+
 def shown(value: object, unit: str) -> str:
     """A parameter as configuration writes it."""
     if unit == "duration" and isinstance(value, int | float):

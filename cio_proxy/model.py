@@ -476,6 +476,8 @@ class RuleInfo:
     kinds: frozenset[Kind]
     apis: frozenset[Api] = frozenset(APIS)
     actions: tuple[Action, ...] = ("off", "log", "block", "default")
+    surest: Confidence = "certain"
+    """The most confidence a finding of this rule can have."""
     params: Mapping[str, Param] = NOTHING
     version: int = 1
     stage: Literal["preview", "stable"] = "stable"

@@ -1,6 +1,6 @@
-"""Writes the generated parts of the README anew: the rule table and the terminal picture.
+"""Writes the generated parts anew: README's rule table, the rules of the shipped configuration, the terminal picture.
 
-`--check` changes nothing and fails when the table is not up to date.
+`--check` changes nothing and fails when a text is not up to date.
 """
 
 from __future__ import annotations
@@ -8,22 +8,34 @@ from __future__ import annotations
 import io
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from cio_proxy.explain import table
+from cio_proxy import explain
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
 PICTURE = ROOT / "docs" / "terminal.svg"
-TABLE = re.compile(r"(<!-- rules -->\n).*?(<!-- /rules -->)", re.DOTALL)
 
 
-def renewed(text: str) -> str:
+def with_table(text: str) -> str:
     """The README with its rule table written from the rules."""
-    return TABLE.sub(lambda match: f"{match[1]}\n{table()}\n{match[2]}", text)
+    between = re.compile(r"(<!-- rules -->\n).*?(<!-- /rules -->)", re.DOTALL)
+    return between.sub(lambda match: f"{match[1]}\n{explain.table()}\n{match[2]}", text)
+
+
+def with_rules(text: str) -> str:
+    """The shipped configuration with its last section, the rules, written from the rules."""
+    before, _, _ = text.partition("# rules:\n")
+    return before + explain.options()
+
+
+GENERATED: dict[Path, Callable[[str], str]] = {
+    ROOT / "README.md": with_table,
+    ROOT / "config" / "cio-proxy.yaml": with_rules,
+}
 
 
 def picture(terminal: str) -> str:
@@ -36,10 +48,12 @@ def picture(terminal: str) -> str:
 
 def main() -> None:
     """Write or check."""
-    text = README.read_text()
+    old = [file for file, renewed in GENERATED.items() if renewed(file.read_text()) != file.read_text()]
     if "--check" in sys.argv:
-        sys.exit(0 if renewed(text) == text else "README.md: the rule table is old; run `make readme`")
-    README.write_text(renewed(text))
+        names = ", ".join(str(file.relative_to(ROOT)) for file in old)
+        sys.exit(f"{names}: not up to date; run `make docs`" if old else 0)
+    for file in old:
+        file.write_text(GENERATED[file](file.read_text()))
     if not sys.stdin.isatty() and (terminal := sys.stdin.read()):
         PICTURE.parent.mkdir(exist_ok=True)
         PICTURE.write_text(picture(terminal))

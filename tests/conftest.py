@@ -1,9 +1,36 @@
-"""What holds for every test: with `CI=true` nothing may be skipped."""
+"""What holds for every test: with `CI=true` nothing may be skipped. And the proxy as its user starts it."""
 
+import json
 import os
-from collections.abc import Generator
+import subprocess
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
+
+COMMAND = str(Path(sys.executable).with_name("cio-proxy"))
+
+
+def environment(folder: Path) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CIO_PROXY_")}
+    return clean | {"XDG_STATE_HOME": str(folder)}
+
+
+@contextmanager
+def running(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    command = [COMMAND, "run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", *options]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment(folder), **pipes) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line, process.stderr.read() if process.stderr else ""
+            yield process, json.loads(line)
+        finally:
+            process.kill()
 
 
 def forbid_skip[Report: (pytest.TestReport, pytest.CollectReport)](report: Report) -> Report:

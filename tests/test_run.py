@@ -3,42 +3,20 @@
 import base64
 import http.client
 import json
-import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-COMMAND = str(Path(sys.executable).with_name("cio-proxy"))
+from .conftest import COMMAND, environment, running
+
 SITE, KEY = "f82ad78f695bd32f9d99", "a13c95a0bc44d9f01e27"
 PAIR = base64.b64encode(f"{SITE}:{KEY}".encode()).decode()
 SECRETS = ("ada.lovelace@example.com", "4111111111111111", SITE, KEY, PAIR, "4915112345678")
-
-
-def environment(folder: Path) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("CIO_PROXY_")}
-    return clean | {"XDG_STATE_HOME": str(folder)}
-
-
-@contextmanager
-def running(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    command = [COMMAND, "run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", *options]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=environment(folder), **pipes) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line, process.stderr.read() if process.stderr else ""
-            yield process, json.loads(line)
-        finally:
-            process.kill()
 
 
 def send(url: str, method: str, path: str, body: dict[str, Any], authorization: str = f"Basic {PAIR}") -> int:
@@ -121,12 +99,12 @@ def test_sigterm_answers_what_is_in_flight_and_loses_no_journal_line(tmp_path: P
 @pytest.mark.parametrize(
     ("options", "config", "lines"),
     [
-        (["--listen", "nowhere"], "", ["--listen: listen: not an address"]),
-        (["--upstream", "ftp://x"], "", ["--upstream: upstream: not an upstream"]),
+        (["--listen", "nowhere"], "", ["--listen: not an address"]),
+        (["--upstream", "ftp://x"], "", ["--upstream: not an upstream"]),
         ([], "enforcment: observe\nrules:\n  milisecond-timestamp:\n    action: off\n", [":1:1:", ":3:3:"]),
         ([], "enforcement: [\n", ["not YAML"]),
         ([], "- a\n", ["not a mapping"]),
-        ([], "rules:\n  missing-email:\n    action: block\n", ["cannot block"]),
+        ([], "rules:\n  missing-email:\n    action: block\n", ["does not offer 'block'"]),
     ],
 )
 def test_a_mistake_is_told_in_one_line_each_and_nothing_starts(

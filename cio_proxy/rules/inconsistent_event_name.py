@@ -26,6 +26,7 @@ RULE = RuleInfo(
     category="3",
     kinds=frozenset({"event"}),
     apis=frozenset({"track_v1", "track_v2", "pipelines"}),
+    surest="likely",
     params={
         "convention": Param(
             "auto",

@@ -31,7 +31,7 @@ class Step(NamedTuple):
 
 CONFIG = {
     "rules": {"missing-email": {"window": "1s"}},
-    "workspaces": {"shop": {"app_keys": [hashlib.sha256(APP_KEY.encode()).hexdigest()]}},
+    "workspaces": {"shop": {"app_keys": ["sha256:" + hashlib.sha256(APP_KEY.encode()).hexdigest()]}},
 }
 
 

@@ -1,0 +1,455 @@
+"""Configuration: what may be written, what it becomes, and one line with a place for every mistake."""
+
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from cio_proxy.config import OPTIONS, ConfigError, Loaded, Mistake, address, duration, load, overlay, size
+from cio_proxy.model import Address, JournalSettings, Param, RuleInfo, RuleSettings, Settings, WorkspaceSettings
+from cio_proxy.rules import RULES
+
+SHIPPED = Path(__file__).parents[1] / "config" / "cio-proxy.yaml"
+DIGEST = "sha256:" + "0a" * 32
+KEY = "a13c95a0bc44d9f01e27"
+
+BLOCKING = RuleInfo(
+    id="oversized-payload",
+    severity="error",
+    category="contract",
+    kinds=frozenset({"event"}),
+    params={
+        "window": Param(600.0, "a time", "duration"),
+        "limit": Param(1024, "a size", "size"),
+        "people": Param(20, "a count"),
+        "field": Param("email", "a text", "text"),
+        "fields": Param(("email",), "texts", "names"),
+        "convention": Param("auto", "a choice", "text", ("auto", "snake_case")),
+    },
+)
+LIKELY = RuleInfo(id="dynamic-event-name", severity="error", category="3", kinds=frozenset({"event"}), surest="likely")
+LOGGING = RuleInfo(
+    id="missing-email",
+    severity="warning",
+    category="4",
+    kinds=frozenset({"identify"}),
+    actions=("off", "log", "default"),
+)
+RULE_INFOS = (BLOCKING, LIKELY, LOGGING)
+
+
+def loaded(
+    content: str | bytes = "", environ: Mapping[str, str] | None = None, flags: Mapping[str, object] | None = None
+) -> Loaded:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "cio-proxy.yaml"
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        try:
+            return load(path, environ or {}, flags or {}, rules=RULE_INFOS)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(f"{folder}/", "")) from None
+
+
+def mistakes(
+    content: str | bytes = "", environ: Mapping[str, str] | None = None, flags: Mapping[str, object] | None = None
+) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        loaded(content, environ, flags)
+    return str(caught.value).split("\n")
+
+
+# --- what it becomes ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", ["", "# nothing\n", "rules:\n", "journal:\n  path:\nlisten: ~\n", "rules: {}\n"])
+def test_what_is_left_out_keeps_its_default(content: str) -> None:
+    assert loaded(content) == (Settings(), ())
+
+
+def test_every_option_reaches_its_setting() -> None:
+    settings = loaded(f"""
+listen: "[::1]:0"
+admin: localhost:9000
+upstream: https://customerio.internal:8443/
+enforcement: enforce
+people: complete
+on_error: block
+thresholds: {{report: possible, block: likely}}
+findings_header: false
+show_values: true
+max_audited_body: 64KB
+state: /var/lib/cio-proxy
+facts: "memory:"
+facts_limit: 10
+journal: {{path: a.jsonl, max_size: 1MiB, keep: 2, queue: 3}}
+timeouts: {{connect: 500ms, response: 1h30m, drain: 0}}
+clients: {{billing-worker: billing}}
+rules:
+  oversized-payload: {{action: block, report: likely, block: possible, window: 1m, limit: 2KiB, people: 3,
+                       field: phone, fields: [a, b], convention: snake_case}}
+  missing-email: {{action: off}}
+workspaces:
+  shop.eu: {{site_ids: [{KEY}, 0123, 123], track_keys: ["{DIGEST}"], app_keys: ["{DIGEST}"],
+            pipelines_keys: ["{DIGEST}"]}}
+""").settings
+    timeouts = settings.timeouts
+    assert settings == Settings(
+        listen=Address("::1", 0),
+        admin=Address("localhost", 9000),
+        upstream="https://customerio.internal:8443",
+        enforcement="enforce",
+        people="complete",
+        on_error="block",
+        report="possible",
+        block="likely",
+        findings_header=False,
+        show_values=True,
+        max_audited_body=64_000,
+        state="/var/lib/cio-proxy",
+        facts_limit=10,
+        journal=JournalSettings(path="a.jsonl", max_bytes=1 << 20, keep=2, queue=3),
+        timeouts=timeouts,
+        clients={"billing-worker": "billing"},
+        rules={
+            "oversized-payload": RuleSettings(
+                action="block",
+                report="likely",
+                block="possible",
+                params={
+                    "window": 60.0,
+                    "limit": 2048,
+                    "people": 3,
+                    "field": "phone",
+                    "fields": ("a", "b"),
+                    "convention": "snake_case",
+                },
+            ),
+            "missing-email": RuleSettings(action="off"),
+        },
+        workspaces={
+            "shop.eu": WorkspaceSettings(
+                site_ids=(KEY, "0123", "123"), track_keys=(DIGEST,), app_keys=(DIGEST,), pipelines_keys=(DIGEST,)
+            )
+        },
+    )
+    assert (timeouts.connect, timeouts.response, timeouts.drain) == (0.5, 5400.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [("500ms", 0.5), ("5s", 5), ("1h30m", 5400), ("30d", 2_592_000), ("7", 7), (1.5, 1.5), (0, 0)],
+)
+def test_durations(written: object, seconds: float) -> None:
+    assert duration(written) == seconds
+
+
+@pytest.mark.parametrize(
+    ("written", "amount"), [("10MiB", 10 << 20), ("64KB", 64_000), ("1 gib", 1 << 30), ("12", 12), (12, 12), ("5b", 5)]
+)
+def test_sizes(written: object, amount: int) -> None:
+    assert size(written) == amount
+
+
+@pytest.mark.parametrize("written", ["127.0.0.1:8080", "[::1]:0", "localhost:65535", "[fe80::1%eth0]:80"])
+def test_an_address_reads_back_as_it_was_written(written: str) -> None:
+    assert str(address(written)) == written
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["", "8080", ":8080", "::1:8080", "host:", "host:65536", "http://h:80", "a b:80", "h:²", "[]:80", 8080, None],
+)
+def test_what_is_no_address_is_refused(written: object) -> None:
+    with pytest.raises(Mistake, match="not an address: write HOST:PORT"):
+        address(written)
+
+
+@pytest.mark.parametrize("written", ["", "5 s", "s", "5w", "-5s", "1e3s", "9" * 400 + "s", True, -1, float("inf"), [5]])
+def test_what_is_no_duration_is_refused(written: object) -> None:
+    with pytest.raises(Mistake, match="not a duration: write 500ms, 5s, 10m or 1h30m"):
+        duration(written)
+
+
+@pytest.mark.parametrize("written", ["", "MiB", "10XB", "-1", "1.5MiB", "9" * 5000, True, -1, None, {}])
+def test_what_is_no_size_is_refused(written: object) -> None:
+    with pytest.raises(Mistake, match="not a size: write 65536, 64KiB or 10MiB"):
+        size(written)
+
+
+def test_off_stays_a_word_and_numbers_are_plain_decimals() -> None:
+    settings = loaded(
+        "rules: {missing-email: {action: off}}\nworkspaces: {a: {site_ids: [010, 1_0, 0x1f, 1:30]}}"
+    ).settings
+    assert settings.rule("missing-email").action == "off"
+    assert settings.workspaces["a"].site_ids == ("010", "1_0", "0x1f", "1:30")
+
+
+# --- which source wins -------------------------------------------------------------------------
+
+
+def test_flags_override_the_environment_which_overrides_the_file() -> None:
+    content = "journal: {path: file, keep: 2}\npeople: complete\n"
+    environ = {"CIO_PROXY_JOURNAL_PATH": "environment", "CIO_PROXY_JOURNAL_QUEUE": "7", "HOME": "/"}
+    settings = loaded(content, environ, {"journal.path": "flag", "listen": None}).settings
+    assert settings == Settings(people="complete", journal=JournalSettings(path="flag", keep=2, queue=7))
+    assert loaded(content, environ).settings.journal.path == "environment"
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option.key != "clients"], ids=lambda o: o.key)
+def test_every_option_but_clients_has_a_variable(option: Any) -> None:
+    samples = ("true", "false", "7", "7s", "[::1]:7", "live", "enforce", "complete", "block", "possible", "word")
+    name = "CIO_PROXY_" + option.key.upper().replace(".", "_")
+    refused = f"{name}: (not .*|write true or false)"
+    changed = []
+    for value in samples:
+        try:
+            changed.append(loaded("", {name: value}).settings != Settings())
+        except ConfigError as error:
+            message = str(error)
+            assert re.fullmatch(refused, message)
+    assert any(changed) or option.key == "facts"
+
+
+def test_variables_that_are_no_settings_are_left_alone() -> None:
+    assert loaded("", {"CIO_PROXY_CONFIG": "x", "CIO_PROXY_URL": "y", "OTHER": "z"}).settings == Settings()
+
+
+def test_without_a_file_the_defaults_hold() -> None:
+    assert load(None, {}, {}, rules=RULE_INFOS) == (Settings(), ())
+
+
+def test_an_overlay_changes_only_what_it_names() -> None:
+    before = loaded("rules: {oversized-payload: {window: 1h, people: 3}, missing-email: {action: log}}").settings
+    after = overlay(before, {"rules.oversized-payload.window": "10m", "people": "complete"}, rules=RULE_INFOS)
+    assert after.rule("oversized-payload").params == {"window": 600.0, "people": 3}
+    assert after.rule("missing-email") == before.rule("missing-email")
+    assert (before.people, after.people) == ("partial", "complete")
+    assert before.rule("oversized-payload").params["window"] == 3600
+
+
+def test_an_overlay_names_the_key_of_a_mistake() -> None:
+    with pytest.raises(ConfigError) as caught:
+        overlay(Settings(), {"rules.missing-emial.window": "10m", "people": "all", "rules": "x"}, rules=RULE_INFOS)
+    assert str(caught.value).split("\n") == [
+        "rules.missing-emial.window: unknown key 'missing-emial', did you mean 'missing-email'?",
+        "people: not one of partial, complete",
+        "rules: a section: set one of oversized-payload, dynamic-event-name, missing-email in it",
+    ]
+
+
+# --- mistakes ----------------------------------------------------------------------------------
+
+
+def test_every_mistake_of_every_source_is_told_at_once_in_order() -> None:
+    content = """\
+enforcment: enforce
+listen: 8080
+thresholds:
+  report: likley
+  blok: certain
+rules:
+  oversize-payload: {action: log}
+  missing-email:
+    action: block
+  dynamic-event-name:
+    window: 10m
+journal: findings.jsonl
+timeouts:
+  connect: 0s
+"""
+    environ = {"CIO_PROXY_LISTN": "127.0.0.1:1", "CIO_PROXY_PEOPLE": "complet"}
+    assert mistakes(content, environ, {"upstream": "prod", "journal.path": ""}) == [
+        "cio-proxy.yaml:1:1: unknown key 'enforcment', did you mean 'enforcement'?",
+        "cio-proxy.yaml:2:9: listen: not an address: write HOST:PORT, such as 127.0.0.1:8080 (port 0 takes a free one)",
+        "cio-proxy.yaml:4:11: thresholds.report: not one of certain, likely, possible, did you mean 'likely'?",
+        "cio-proxy.yaml:5:3: unknown key 'blok', did you mean 'block'?",
+        "cio-proxy.yaml:7:3: unknown key 'oversize-payload', did you mean 'oversized-payload'?",
+        "cio-proxy.yaml:9:13: rules.missing-email.action: this rule does not offer 'block': choose from off, log, default",  # noqa: E501
+        "cio-proxy.yaml:11:5: unknown key 'window'; known are action, report, block",
+        "cio-proxy.yaml:12:10: journal: a section; write `key: value` lines below it",
+        "cio-proxy.yaml:14:12: timeouts.connect: nothing can be done in no time: write a duration such as 5s",
+        "CIO_PROXY_LISTN: unknown variable, did you mean 'CIO_PROXY_LISTEN'?",
+        "CIO_PROXY_PEOPLE: not one of partial, complete, did you mean 'complete'?",
+        "--upstream: not an upstream: write sandbox, live, live-eu, or a URL without a path, such as http://127.0.0.1:9000",
+        "--journal: not a text: write one, in quotes if it is a number",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("people: partial\npeople: complete\n", "cio-proxy.yaml:2:1: the key 'people' stands here twice; keep one"),
+        ("clients:\n  a: b\n  a: c\n", "cio-proxy.yaml:3:3: the key 'a' stands here twice; keep one"),
+        ("- people\n", "cio-proxy.yaml: not a mapping; write `key: value` lines"),
+        ("just text\n", "cio-proxy.yaml: not a mapping; write `key: value` lines"),
+        ("people: [\n", "cio-proxy.yaml:2:1: not YAML: expected the node content, but found '<stream end>'"),
+        (
+            "journal:\n\tkeep: 1\n",
+            "cio-proxy.yaml:2:1: not YAML: found character '\\t' that cannot start any token",
+        ),
+        ("--- {}\n--- {}\n", "cio-proxy.yaml:2:1: not YAML: but found another document"),
+        ("a: \x01\n", "cio-proxy.yaml: not YAML: special characters are not allowed"),
+        (b"people: \xff\n", "cio-proxy.yaml: not UTF-8 text; save it as UTF-8"),
+        ("? [a]\n: b\n", "cio-proxy.yaml:1:3: not a key; write `key: value` lines"),
+        ("[" * 3000, "cio-proxy.yaml: nested too deeply; no option is deeper than three levels"),
+        ("facts_limit: !!int x\n", "cio-proxy.yaml:1:14: facts_limit: not a value; leave out tags (!) and aliases (*)"),
+        (
+            "state: !!python/name:os.system x\n",
+            "cio-proxy.yaml:1:8: state: not a value; leave out tags (!) and aliases (*)",
+        ),
+        ("clients: &a {b: *a}\n", "cio-proxy.yaml:1:10: clients: not a value; leave out tags (!) and aliases (*)"),
+        ("findings_header: yes\n", "cio-proxy.yaml:1:18: findings_header: write true or false"),
+        ("facts: redis://h\n", 'cio-proxy.yaml:1:8: facts: not a fact store: write "memory:"'),
+        ("facts_limit: 0\n", "cio-proxy.yaml:1:14: facts_limit: not a whole number of 1 or more"),
+        ("clients: [a]\n", "cio-proxy.yaml:1:10: clients: not a mapping of at most 20 User-Agent texts to names"),
+        ("clients: {a: {}}\n", "cio-proxy.yaml:1:10: clients: not a text: write one, in quotes if it is a number"),
+        ("state: 7\n", "cio-proxy.yaml:1:8: state: not a text: write one, in quotes if it is a number"),
+        (
+            "upstream: https://h/path\n",
+            "cio-proxy.yaml:1:11: upstream: not an upstream: write sandbox, live, live-eu, or",
+        ),
+        (
+            "upstream: https://user@h\n",
+            "cio-proxy.yaml:1:11: upstream: not an upstream: write sandbox, live, live-eu, or",
+        ),
+        ('"a\\nb\\e[31m": x\n', "cio-proxy.yaml:1:1: unknown key 'a?b?[31m'; known are listen, admin,"),
+        ("upstream: https://h:x\n", "cio-proxy.yaml:1:11: upstream: not an upstream: write sandbox, live, live-eu, or"),
+        ("workspaces: {a: {site_ids: [[b]]}}\n", "cio-proxy.yaml:1:28: workspaces.a.site_ids: not a list of texts"),
+        ("workspaces: {a: {sites: [b]}}\n", "cio-proxy.yaml:1:18: unknown key 'sites', did you mean 'site_ids'?"),
+        ("workspaces: {'': {}}\n", "cio-proxy.yaml:1:14: unknown key ''"),
+        (
+            "rules: {oversized-payload: {convention: snake-case}}\n",
+            "cio-proxy.yaml:1:41: rules.oversized-payload.convention",
+        ),
+    ],
+)
+def test_a_mistake_has_its_place_and_what_to_do(content: str | bytes, message: str) -> None:
+    (line,) = mistakes(content)
+    assert line.startswith(message)
+
+
+def test_a_file_that_cannot_be_read_is_one_line_beside_the_other_mistakes(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as missing:
+        load(tmp_path / "none.yaml", {"CIO_PROXY_PEOPLE": "x"}, {}, rules=[])
+    assert str(missing.value).split("\n") == [
+        f"{tmp_path}/none.yaml: no such file or directory; give --config a readable file",
+        "CIO_PROXY_PEOPLE: not one of partial, complete",
+    ]
+    with pytest.raises(ConfigError, match="is a directory; give --config a readable file"):
+        load(tmp_path, {}, {}, rules=[])
+
+
+def test_no_message_shows_what_looks_like_a_secret_or_a_person() -> None:
+    token = "sk_live_51Hq9ZsJ4"
+    content = f"""\
+{KEY}: x
+{token}: x
+ada@example.com: x
+people: {KEY}
+listen: {KEY}
+upstream: https://user:{token}@h
+max_audited_body: {token}
+workspaces:
+  a:
+    track_keys: [{KEY}]
+    {KEY}: [x]
+rules:
+  {token}: {{}}
+"""
+    environ = {f"CIO_PROXY_{KEY.upper()}": "x", "CIO_PROXY_LISTEN": KEY}
+    lines = "\n".join(mistakes(content, environ, {"admin": token}) + mistakes(f"a: {{'{KEY}: x"))
+    for secret in (KEY, KEY.upper(), token, "ada@"):
+        assert secret not in lines
+    assert "keys are given as sha256:<64 hexadecimal digits>, never in clear" in lines
+
+
+@hypothesis_settings(deadline=None)
+@given(st.text(max_size=80) | st.binary(max_size=80))
+def test_any_file_is_read_or_refused_in_plain_lines(content: str | bytes) -> None:
+    content = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    for start in (b"", b"clients: ", b"rules:\n  oversized-payload:\n    fields: ", b"workspaces: {a: {site_ids: "):
+        try:
+            settings, warnings = loaded(start + content)
+        except ConfigError as error:
+            lines = str(error).split("\n")
+            assert all(re.match(r"cio-proxy\.yaml(:\d+:\d+)?: \S", line) for line in lines)
+            assert all(line.isprintable() for line in lines)
+        else:
+            assert isinstance(settings, Settings)
+            assert warnings == ()
+
+
+# --- what is legal and cannot be meant ---------------------------------------------------------
+
+
+def test_a_block_that_can_never_be_reached_is_a_warning() -> None:
+    (warning,) = loaded("rules: {dynamic-event-name: {action: block}}").warnings
+    assert warning == (
+        "rules.dynamic-event-name: never blocks, because it blocks from 'certain' and its findings are at most "
+        "'likely'; set rules.dynamic-event-name.block: likely"
+    )
+    assert loaded("rules: {dynamic-event-name: {action: block, block: likely}}").warnings == ()
+    assert loaded("rules: {dynamic-event-name: {action: block}}\nthresholds: {block: likely}").warnings == ()
+    assert loaded("rules: {oversized-payload: {action: block}}").warnings == ()
+
+
+@pytest.mark.parametrize("rule", ["missing-email: {block: likely}", "oversized-payload: {action: log, block: likely}"])
+def test_a_block_threshold_where_nothing_blocks_is_a_warning(rule: str) -> None:
+    (warning,) = loaded(f"rules: {{{rule}}}").warnings
+    assert (
+        warning
+        == f"rules.{rule.partition(':')[0]}.block: never reached, because this rule blocks nothing; leave it out"
+    )
+
+
+def test_a_block_of_what_is_not_reported_is_a_warning() -> None:
+    (warning,) = loaded("rules: {oversized-payload: {action: block, block: possible}}").warnings
+    assert warning == (
+        "rules.oversized-payload: blocks from 'possible', but what is below 'likely' is not even reported; "
+        "set rules.oversized-payload.report: possible"
+    )
+
+
+# --- the shipped file --------------------------------------------------------------------------
+
+
+def test_the_shipped_file_is_exactly_the_defaults() -> None:
+    assert load(SHIPPED, {}, {}, rules=[rule.info for rule in RULES]) == (Settings(), ())
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.key)
+def test_the_shipped_file_names_every_option_in_its_section(option: Any) -> None:
+    section, _, name = option.key.rpartition(".")
+    text = SHIPPED.read_text()
+    block = text[re.search(rf"^{section}:\n", text, re.MULTILINE).end() :].split("\n\n")[0] if section else text  # type: ignore[union-attr]
+    assert re.search(rf"^{'  ' if section else ''}(?:# )?{name}:", block, re.MULTILINE)
+
+
+def test_the_shipped_files_comments_are_a_configuration_with_the_defaults_of_every_rule(tmp_path: Path) -> None:
+    infos = [rule.info for rule in RULES]
+    path = tmp_path / "cio-proxy.yaml"
+    _, _, commented = SHIPPED.read_text().partition("\n# rules:\n")
+    path.write_text("rules:\n" + re.sub(r"^# ", "", commented, flags=re.MULTILINE))
+    settings, warnings = load(path, {}, {}, rules=infos)
+    assert warnings == ()
+    assert settings.rules == {
+        info.id: RuleSettings(params={name: param.default for name, param in info.params.items()}) for info in infos
+    }
+
+
+def test_the_shipped_files_example_of_a_workspace_can_be_used(tmp_path: Path) -> None:
+    path = tmp_path / "cio-proxy.yaml"
+    sections = re.findall(r"^# ((?:clients|workspaces):\n(?:#   .*\n)+)", SHIPPED.read_text(), re.MULTILINE)
+    path.write_text(
+        "".join(re.sub(r"^# ", "", each, flags=re.MULTILINE) for each in sections).replace("sha256:…", DIGEST)
+    )
+    settings = load(path, {}, {}, rules=[]).settings
+    assert settings.clients
+    assert all(workspace.track_keys == (DIGEST,) for workspace in settings.workspaces.values())
+    assert settings.workspaces
