@@ -210,7 +210,13 @@ async def _serve(settings: Settings) -> int:
                 stack.push_async_callback(emulation.stop)
             listening = await admin.start(settings.admin)
             stack.push_async_callback(admin.stop)
-            door = Door(auditor, upstream=upstream, sandbox=emulation is not None, connected=metrics.connection)
+            door = Door(
+                auditor,
+                upstream=upstream,
+                sandbox=emulation is not None,
+                connected=metrics.connection,
+                failed=lambda error: metrics.degraded("door"),
+            )
             outbound = await door.start()
         except OSError as error:
             raise Refused(str(error)) from error

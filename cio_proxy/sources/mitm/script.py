@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
-from collections.abc import Set
+from collections.abc import Callable, Set
 from pathlib import Path
-from typing import Any
 
 from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
+from mitmproxy.proxy.mode_specs import ReverseMode
 
 from cio_proxy import drivers, rules, state
 from cio_proxy.apis import HOSTS, PREFIXES, path_of
 from cio_proxy.audit import sealed_with
 from cio_proxy.config import ConfigError, load
-from cio_proxy.model import Settings
+from cio_proxy.drivers import Auditor
+from cio_proxy.model import Seal, Settings
 from cio_proxy.sinks.console import Console
 from cio_proxy.sinks.journal import Journal
 from cio_proxy.sources.mitm.addon import AuditAddon
+
+log = logging.getLogger("cio_proxy")
 
 
 class Script:
     """Option `cio_config` names a configuration file. A mistake in it stops mitmproxy with a clear line."""
 
     def __init__(self) -> None:
-        self._addon: AuditAddon | None = None
-        self._closing: list[Any] = []
+        self.addons: list[AuditAddon] = []
+        """mitmproxy calls the hooks of what is listed here."""
+        self._auditor: Auditor | None = None
+        self._closing: list[Callable[[], None]] = []
         self._expiring: asyncio.Task[None] | None = None
 
     def load(self, loader: Loader) -> None:
@@ -35,32 +41,27 @@ class Script:
         loader.add_option("cio_config", str, "", "Configuration of cio-proxy (YAML); empty for the defaults.")
 
     def configure(self, updated: Set[str]) -> None:
-        """Build the auditor. Raises OptionsError."""
-        if self._addon is not None and "cio_config" not in updated:
+        """Build the auditor. Raises OptionsError for a change that cannot be made."""
+        if "cio_config" not in updated:
             return
         named = ctx.options.cio_config
         try:
             loaded = load(Path(named) if named else None, os.environ, {}, rules=[rule.info for rule in rules.RULES])
             seal = sealed_with(state.hash_key(state.folder(loaded.settings, os.environ)))
         except (ConfigError, OSError, ValueError) as error:
-            raise exceptions.OptionsError(f"cio_config: {error}") from error
+            if self._auditor is not None:
+                raise exceptions.OptionsError(f"cio_config: {error}") from error
+            # What is raised while a script loads is shown with its traceback. An error in the log stops the start, too.
+            log.error("cio_config: %s", error)
+            return
+        for warning in loaded.warnings:
+            log.warning(warning)
         self._close()
-        self._addon = self._built(loaded.settings, seal)
+        self._open(loaded.settings, seal)
 
-    def _built(self, settings: Settings, seal: Any) -> AuditAddon:
-        journal, console = Journal(settings.journal), Console()
-        self._closing = [journal, console]
-        return AuditAddon(drivers.build(settings, sinks=(journal, console), seal=seal))
-
-    async def running(self) -> None:
+    def running(self) -> None:
         """Look at deadlines once a second."""
         self._expiring = asyncio.create_task(self._expire())
-
-    async def _expire(self) -> None:
-        while True:
-            await asyncio.sleep(1.0)
-            if self._addon is not None:
-                await self._addon.auditor.expire(time.time())
 
     def done(self) -> None:
         """Write what is still waiting."""
@@ -68,38 +69,29 @@ class Script:
             self._expiring.cancel()
         self._close()
 
-    def requestheaders(self, flow: http.HTTPFlow) -> None:
-        """Take a flow to Customer.io."""
-        if self._addon is not None and _is_ours(flow):
-            self._addon.requestheaders(flow)
-
-    async def request(self, flow: http.HTTPFlow) -> None:
-        """Judge it."""
-        if self._addon is not None and flow.id in self._addon.in_flight:
-            await self._addon.request(flow)
-
-    def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """Say what was found."""
-        if self._addon is not None and flow.id in self._addon.in_flight:
-            self._addon.responseheaders(flow)
-
-    async def response(self, flow: http.HTTPFlow) -> None:
-        """Settle it."""
-        if self._addon is not None and flow.id in self._addon.in_flight:
-            await self._addon.response(flow)
-
-    async def error(self, flow: http.HTTPFlow) -> None:
-        """Settle one that failed."""
-        if self._addon is not None and flow.id in self._addon.in_flight:
-            await self._addon.error(flow)
+    def _open(self, settings: Settings, seal: Seal) -> None:
+        journal, console = Journal(settings.journal), Console()
+        self._closing = [journal.close, console.close]
+        self._auditor = drivers.build(settings, sinks=(journal, console), seal=seal)
+        self.addons = [AuditAddon(self._auditor, wanted=is_ours)]
 
     def _close(self) -> None:
-        for sink in self._closing:
-            sink.close()
+        for close in self._closing:
+            close()
         self._closing = []
 
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            if self._auditor is not None:
+                await self._auditor.expire(time.time())
 
-def _is_ours(flow: http.HTTPFlow) -> bool:
+
+def is_ours(flow: http.HTTPFlow) -> bool:
+    """True for a live request to Customer.io: by its host, or by its path where one upstream was chosen for all."""
+    if not flow.live:  # read from a file: its time is not now
+        return False
     if flow.request.pretty_host.lower() in HOSTS:
         return True
-    return path_of(flow.request.data.path).startswith(PREFIXES)
+    reverse = isinstance(flow.client_conn.proxy_mode, ReverseMode)
+    return reverse and path_of(flow.request.data.path).startswith(PREFIXES)

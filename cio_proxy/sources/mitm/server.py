@@ -10,22 +10,30 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mitmproxy.addons import block, core, disable_h2c, next_layer, proxyserver, tlsconfig, update_alt_svc
+from mitmproxy.addons import block, core, disable_h2c, next_layer, tlsconfig, update_alt_svc
+from mitmproxy.certs import CertStore
 from mitmproxy.master import Master
-from mitmproxy.options import Options
+from mitmproxy.options import CONF_BASENAME, KEY_SIZE, Options
 
+from cio_proxy import state
 from cio_proxy.drivers import Auditor
-from cio_proxy.model import Address
+from cio_proxy.model import Address, Settings
 from cio_proxy.sources.mitm import wire
-from cio_proxy.sources.mitm.addon import AuditAddon
-from cio_proxy.sources.mitm.upstreams import Upstreams
+from cio_proxy.sources.mitm.addon import READ_UP_TO, AuditAddon
+from cio_proxy.sources.mitm.connections import Connections
+from cio_proxy.sources.mitm.upstreams import Router, Upstreams
 
 NOWHERE = "http://127.0.0.1:9"
-"""mitmproxy wants a destination for its reverse mode; the addon sets the real one for each request."""
+"""A reverse proxy wants a destination; the router sets the real one for each request."""
+IDLE_SECONDS = 600
+"""mitmproxy's own limit for a connection on which nothing happens."""
 
 
 class Door:
-    """One outbound listener, for plain HTTP and TLS alike. Lives in the running loop."""
+    """One outbound listener, for plain HTTP and TLS alike. Lives in the running loop; one at a time in a process.
+
+    `connected` is told of each client connection, and `failed` of each error of the door's own.
+    """
 
     def __init__(
         self,
@@ -35,82 +43,97 @@ class Door:
         sandbox: bool = False,
         clock: Callable[[], float] = time.time,
         connected: Callable[[], None] = lambda: None,
+        failed: Callable[[Exception], None] = lambda error: None,
         extra_ca: Path | None = None,
     ) -> None:
         self._auditor = auditor
         self._clock = clock
         self._extra_ca = extra_ca
-        self._addon = AuditAddon(
-            auditor, upstreams=Upstreams(upstream), sandbox=sandbox, clock=clock, connected=connected
-        )
-        self._master: Master | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._router = Router(Upstreams(upstream), auditor.settings.max_audited_body)
+        self._audit = AuditAddon(auditor, sandbox=sandbox, clock=clock, connected=connected, failed=failed)
+        self._running: contextlib.AsyncExitStack | None = None
 
     async def start(self) -> Address:
         """Listen; the address with the real port. Raises OSError when it cannot."""
         settings = self._auditor.settings
+        certificates = authority(settings)
         wire.install()
         # It logs a failed start in its own words, and so would we.
         logging.getLogger("mitmproxy.addons.proxyserver").setLevel(logging.CRITICAL)
+        connections = Connections(settings.timeouts, self._audit.unread)
         options = Options()
-        self._master = master = Master(options, event_loop=asyncio.get_running_loop())
-        self._proxyserver = proxyserver.Proxyserver()
+        master = Master(options, event_loop=asyncio.get_running_loop())
         master.addons.add(
             core.Core(),
             block.Block(),
             disable_h2c.DisableH2C(),
             next_layer.NextLayer(),
-            self._proxyserver,
             tlsconfig.TlsConfig(),
             update_alt_svc.UpdateAltSvc(),
-            self._addon,
+            self._audit,
+            self._router,
+            connections,
         )
         options.update(
-            mode=[f"reverse:{NOWHERE}@{settings.listen}"],
-            confdir=str(Path(settings.state or ".") / "certificates"),
+            mode=[f"outbound:{NOWHERE}@{settings.listen}"],
+            confdir=str(certificates),
             connection_strategy="lazy",
             keep_host_header=True,
             http2=False,
-            stream_large_bodies=str(settings.max_audited_body),
+            stream_large_bodies=str(max(settings.max_audited_body, READ_UP_TO)),
+            tcp_timeout=int(max(IDLE_SECONDS, settings.timeouts.connect + settings.timeouts.response + 1)),
             ssl_verify_upstream_trusted_ca=None if self._extra_ca is None else str(self._extra_ca),
         )
-        os.makedirs(options.confdir, mode=0o700, exist_ok=True)
-        self._tasks = [asyncio.create_task(self._run(master)), asyncio.create_task(self._expire())]
-        await self._addon.ready.wait()
-        addresses = self._proxyserver.listen_addrs()
-        if not addresses:
-            failed = next((server.last_exception for server in self._proxyserver.servers), None)
-            await self.stop()
-            number = failed.errno if isinstance(failed, OSError) else None
-            reason = os.strerror(number).lower() if number else str(failed)
-            raise OSError(
-                f"cannot listen on {settings.listen}: {reason}; give --listen another port, or 0 for a free one"
-            )
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(ended, asyncio.create_task(master.run()))
+            stack.callback(master.shutdown)
+            await connections.ready.wait()
+            addresses = connections.listen_addrs()
+            if not addresses:
+                failed = next((server.last_exception for server in connections.servers), None)
+                raise OSError(
+                    f"cannot listen on {settings.listen}: {reason(failed)};"
+                    " give --listen another port, or 0 for a free one"
+                )
+            stack.push_async_callback(connections.drain, settings.timeouts.drain)
+            expiring = asyncio.create_task(self._expire())
+            stack.push_async_callback(ended, expiring)
+            stack.callback(expiring.cancel)
+            self._running = stack.pop_all()
         return Address(settings.listen.host, addresses[0][1])
 
     async def stop(self) -> None:
         """Stop listening, let the requests in flight end, then stop for good."""
-        if self._master is None:
-            return
-        master, self._master = self._master, None
-        await self._proxyserver.servers.update([])
-        deadline = time.monotonic() + self._auditor.settings.timeouts.drain
-        while self._addon.in_flight and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
-        master.shutdown()
-        run, expire = self._tasks
-        expire.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await expire
-        await run
-
-    async def _run(self, master: Master) -> None:
-        try:
-            await master.run()
-        finally:
-            self._addon.ready.set()
+        running, self._running = self._running, None
+        if running is not None:
+            await running.aclose()
 
     async def _expire(self) -> None:
         while True:
             await asyncio.sleep(1.0)
             await self._auditor.expire(self._clock())
+
+
+def authority(settings: Settings) -> Path:
+    """The folder of the certificate authority, made on first use; nobody but its owner may read it. Raises OSError."""
+    folder = state.folder(settings, os.environ) / "certificates"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.chmod(0o700)
+    try:
+        CertStore.from_store(folder, CONF_BASENAME, KEY_SIZE)
+    except ValueError as error:
+        raise OSError(f"{folder} holds a broken certificate authority: delete it to have a new one made") from error
+    for file in folder.iterdir():
+        file.chmod(0o600)
+    return folder
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    """Wait for a task that is about to end."""
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def reason(error: Exception | None) -> str:
+    """Why a listener failed, in a few words."""
+    return os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else str(error or "not known")

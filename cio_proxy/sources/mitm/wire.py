@@ -1,35 +1,49 @@
-"""What mitmproxy cannot be told by options: the few places where its HTTP/1 layer is replaced.
+"""mitmproxy's HTTP/1 toward clients, with gateway errors that every SDK can read.
 
-- Its error pages are HTML and name mitmproxy; ours are JSON in the shape that every SDK reads.
-- A request head that does not parse reaches no hook; it has to be counted.
-- Trailers make its HTTP/1 layer crash and the client wait; they are dropped.
-- It has no time-out for upstream connections.
+Two of its functions are replaced, because it calls them by name and offers no other way in:
+
+- `make_error_response`: its error pages are HTML and name mitmproxy and its version.
+- `make_body_reader`: trailers make its HTTP/1 layer crash and the client wait; they are dropped.
 """
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 import h11
-from mitmproxy import ctx
-from mitmproxy.connection import ConnectionState
+from mitmproxy.connection import Client, ConnectionState
 from mitmproxy.http import Headers, Response
 from mitmproxy.net.http import http1, status_codes
-from mitmproxy.proxy import commands, events, mode_servers
+from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import CommandGenerator
-from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.proxy.layers.http import _http1
-from mitmproxy.proxy.layers.http._events import ResponseProtocolError
+from mitmproxy.proxy.layers.http._events import ErrorCode, ResponseProtocolError
 
 from cio_proxy.apis.refusals import union_error
-from cio_proxy.sources.mitm.addon import AuditAddon
 
-CODES = {400: "bad_request", 413: "too_large", 502: "bad_gateway", 504: "gateway_timeout"}
+type Excuse = tuple[int, str]
+"""Status and message for a client, where we know better than mitmproxy why its exchange failed."""
+
+CODES: Final = {
+    400: "bad_request",
+    413: "too_large",
+    502: "bad_gateway",
+    503: "unavailable",
+    504: "gateway_timeout",
+}
+WORDS: Final = {
+    ErrorCode.CONNECT_FAILED: "the upstream cannot be reached: ",
+    ErrorCode.GENERIC_SERVER_ERROR: "the upstream gave no proper answer: ",
+    ErrorCode.RESPONSE_VALIDATION_FAILED: "the upstream gave no proper answer: ",
+}
+MESSAGE_LIMIT: Final = 300
 
 
 def error_response(status_code: int, message: str = "") -> bytes:
-    """An HTTP/1 answer for a failed exchange."""
+    """An HTTP/1 answer for a failed exchange, in the body shape of reference 8.4."""
+    message = message.partition(", refusing to prevent")[0].replace("mitmproxy", "cio-proxy")[:MESSAGE_LIMIT]
     body = union_error(status_code, CODES.get(status_code, "proxy_error"), f"cio-proxy: {message}")
     headers = Headers(
         (
@@ -44,76 +58,61 @@ def error_response(status_code: int, message: str = "") -> bytes:
 
 
 class Http1Server(_http1.Http1Server):
-    """mitmproxy's server side of HTTP/1, with errors that the addon may explain and unread heads counted."""
+    """The side toward a client. `unread` is told of a head that cannot be parsed: no hook is."""
+
+    def __init__(self, context: Context, excuses: dict[str, Excuse], unread: Callable[[Client], None]) -> None:
+        super().__init__(context)
+        self._excuses = excuses
+        self._unread = unread
 
     def send(self, event: Any) -> CommandGenerator[None]:
         """Answer as mitmproxy does, but for gateway errors."""
-        addon = _addon()
-        if isinstance(event, ResponseProtocolError) and addon is not None and self.response is None:
-            status = event.code.http_status_code()
-            if status is not None and self.conn.state & ConnectionState.CAN_WRITE:
-                status, message = addon.gateway_error(self.context.client, status, event.message)
-                yield commands.SendData(self.conn, error_response(status, message))
-                yield commands.CloseConnection(self.conn)
-                return
-        yield from super().send(event)
+        status = event.code.http_status_code() if isinstance(event, ResponseProtocolError) else None
+        if status is None or self.response is not None or not self.conn.state & ConnectionState.CAN_WRITE:
+            yield from super().send(event)
+            return
+        message = WORDS.get(event.code, "") + event.message
+        status, message = self._excuses.pop(self.context.client.id, (status, message))
+        yield commands.SendData(self.conn, error_response(status, message))
+        yield commands.CloseConnection(self.conn)
 
     def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
-        """Read a head, and count one that cannot be read."""
+        """Read a head, and tell of one that cannot be read."""
         yield from super().read_headers(event)
-        addon = _addon()
-        if self.state == self.done and self.request is None and addon is not None:
-            addon.unread(self.context.client)
+        if self.state == self.done and self.request is None:
+            self._unread(self.context.client)
+
+    def read_body(self, event: events.Event) -> CommandGenerator[None]:
+        """Read a body, and say so before closing when its framing is broken: mitmproxy just closes."""
+        for command in super().read_body(event):
+            broken = isinstance(command, commands.CloseConnection) and self.response is None
+            if broken and isinstance(event, events.DataReceived):
+                yield commands.SendData(self.conn, error_response(400, "the framing of the body is broken"))
+            yield command
 
 
-class _WithoutTrailers:
-    """A body reader that ends a body without its trailers."""
+class WithoutTrailers:
+    """A body reader of h11 that ends a body without its trailers."""
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader
 
     def __call__(self, buffer: Any) -> Any:
+        """The next piece of the body."""
         return self._bare(self._reader(buffer))
 
     def read_eof(self) -> Any:
+        """The end of a body that ends with its connection."""
         return self._bare(self._reader.read_eof())
 
     def _bare(self, event: Any) -> Any:
-        return h11.EndOfMessage() if isinstance(event, h11.EndOfMessage) and event.headers else event
-
-
-class ConnectionHandler(mode_servers.ProxyConnectionHandler):
-    """mitmproxy's connection handler, giving up on an upstream that does not accept."""
-
-    async def open_connection(self, command: commands.OpenConnection) -> None:
-        """Open a connection within the time configured for it."""
-        task, addon = asyncio.current_task(), _addon()
-        if task is None or addon is None:
-            return await super().open_connection(command)
-        seconds = addon.auditor.settings.timeouts.connect
-
-        def give_up() -> None:
-            if command.connection.state is ConnectionState.CLOSED:
-                task.cancel(f"no connection within {seconds:g} s")
-
-        timer = asyncio.get_running_loop().call_later(seconds, give_up)
-        try:
-            await super().open_connection(command)
-        finally:
-            timer.cancel()
-
-
-def _addon() -> AuditAddon | None:
-    found = ctx.master.addons.get("auditaddon")
-    return found if isinstance(found, AuditAddon) else None
+        return h11.EndOfMessage() if isinstance(event, h11.EndOfMessage) else event
 
 
 _make_body_reader = _http1.make_body_reader
 
 
 def install() -> None:
-    """Replace the parts, once a process."""
+    """Replace the two functions; as often as you like."""
     _http1.make_error_response = error_response
-    setattr(_http1, "make_body_reader", lambda size: _WithoutTrailers(_make_body_reader(size)))  # noqa: B010
-    setattr(http_layers, "Http1Server", Http1Server)  # noqa: B010
-    setattr(mode_servers, "ProxyConnectionHandler", ConnectionHandler)  # noqa: B010
+    _http1.make_body_reader = lambda size: WithoutTrailers(_make_body_reader(size))  # type: ignore[assignment,return-value]

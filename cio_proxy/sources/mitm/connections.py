@@ -1,0 +1,241 @@
+"""mitmproxy's proxy server, with what it lacks: upstream time-outs, and a stop that lets requests finish."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+
+from mitmproxy import ctx, http
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.connection import Client, ConnectionState, Server
+from mitmproxy.proxy import commands, layers, mode_servers, mode_specs
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layer import Layer, NextLayer
+from mitmproxy.proxy.layers.http._hooks import HttpErrorHook, HttpRequestHeadersHook, HttpResponseHook
+
+from cio_proxy.model import TimeoutSettings
+from cio_proxy.sources.mitm.wire import Excuse, Http1Server
+
+LAST_SECONDS = 1.0
+"""How long a stop waits for what follows from it: hooks, and bytes on their way to clients."""
+POLL_SECONDS = 0.02
+QUIET_LOOKS = 15
+"""A stop counts looks, not time: a loop that was busy has not listened."""
+
+
+class OutboundMode(mode_specs.ReverseMode):
+    """A reverse proxy whose connections are ours: `outbound:URL@HOST:PORT`."""
+
+
+class OutboundInstance(mode_servers.AsyncioServerInstance[OutboundMode]):
+    """Listens on TCP, and gives each client connection a `Connection`."""
+
+    manager: Connections
+
+    def make_top_layer(self, context: Context) -> Layer:
+        """What mitmproxy has for a reverse proxy."""
+        return layers.modes.ReverseProxy(context)
+
+    async def listen(self, host: str, port: int) -> list[asyncio.Server]:  # type: ignore[override]
+        """Listen on HOST:PORT; an IPv6 host may stand in brackets."""
+        return await super().listen(host.strip("[]"), port)  # type: ignore[return-value]
+
+    async def handle_stream(self, reader, writer=None) -> None:  # type: ignore[no-untyped-def]
+        """Serve one client connection."""
+        connection = Connection(self.manager, reader, writer, self.mode)
+        connection.layer = self.make_top_layer(connection.layer.context)
+        with self.manager.register_connection(connection.client.id, connection):
+            await connection.handle_client()
+
+
+class Connection(mode_servers.ProxyConnectionHandler):
+    """A client connection and its upstream connections."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        mode: mode_specs.ProxyMode,
+    ) -> None:
+        super().__init__(ctx.master, reader, writer, ctx.options, mode)
+        self._connections = connections
+
+    async def open_connection(self, command: commands.OpenConnection) -> None:
+        """Open an upstream connection, TLS included, within the time configured for it."""
+        task, seconds = asyncio.current_task(), self._connections.timeouts.connect
+
+        def give_up() -> None:
+            upstream = command.connection
+            if task is not None and upstream.error is None and not is_open(upstream):
+                self._connections.excuses[self.client.id] = (
+                    502,
+                    f"the upstream did not accept a connection in time ({seconds:g} s)",
+                )
+                task.cancel()
+
+        timer = asyncio.get_running_loop().call_later(seconds, give_up)
+        try:
+            await super().open_connection(command)
+        finally:
+            timer.cancel()
+
+    async def hook_task(self, hook: commands.StartHook) -> None:
+        """Run a hook. A request is in flight from its head until its answer is in the hands of the transport."""
+        in_flight = self._connections.in_flight
+        if isinstance(hook, HttpRequestHeadersHook):
+            in_flight[hook.flow.id] = self.client
+        await super().hook_task(hook)
+        if isinstance(hook, HttpResponseHook | HttpErrorHook):
+            in_flight.pop(hook.flow.id, None)
+
+    def drop_upstreams(self) -> None:
+        """Close every upstream connection: mitmproxy then answers a client that waits."""
+        for upstream, io in list(self.transports.items()):
+            if upstream is not self.client and io.handler is not None:
+                io.handler.cancel()
+
+    def drop_client(self) -> asyncio.StreamWriter | None:
+        """Close the client connection; what was written to it still goes out through the writer returned."""
+        io = self.transports.get(self.client)
+        if io is None:
+            return None
+        if io.handler is not None:
+            io.handler.cancel()
+        return io.writer if isinstance(io.writer, asyncio.StreamWriter) else None
+
+
+class Connections(Proxyserver):
+    """All listeners and connections. Add it after every addon that sets a response or streams one."""
+
+    name = "proxyserver"
+    connections: dict[tuple[object, ...] | str, Connection]  # type: ignore[assignment]
+
+    def __init__(self, timeouts: TimeoutSettings, unread: Callable[[Client], None]) -> None:
+        super().__init__()
+        self.timeouts = timeouts
+        self.in_flight: dict[str, Client] = {}
+        self.excuses: dict[str, Excuse] = {}
+        self.ready = asyncio.Event()
+        self._unread = unread
+        self._draining = False
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    def running(self) -> None:
+        """Every listener is up, or has failed."""
+        super().running()
+        self.ready.set()
+
+    def next_layer(self, choice: NextLayer) -> None:
+        """Speak HTTP/1 to clients through our own class."""
+        if isinstance(choice.layer, layers.HttpLayer):
+            context = choice.layer.context
+            choice.layer.connections[context.client] = Http1Server(context.fork(), self.excuses, self._unread)
+
+    def client_disconnected(self, client: Client) -> None:
+        """Forget a connection."""
+        self.excuses.pop(client.id, None)
+
+    def request(self, flow: http.HTTPFlow) -> None:
+        """Start waiting for the upstream."""
+        if flow.response is None and flow.error is None:
+            self._wait(flow, self.timeouts.response)
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """An answer that streams may take its time; one that is given while stopping is the connection's last."""
+        if flow.response is not None and flow.response.stream:
+            self._forget(flow)
+        if flow.response is not None and self._draining:
+            flow.response.headers["connection"] = "close"
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        """The answer is here."""
+        self._forget(flow)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        """There will be no answer."""
+        self._forget(flow)
+
+    async def drain(self, seconds: float) -> None:
+        """Stop listening and let requests finish for so long; answer the rest with 503, and close everything.
+
+        A connection is closed once it has been quiet for a while: a request may be on its way that nobody has read
+        yet. Each answer is its connection's last, so clients that go on sending leave by themselves.
+        """
+        self._draining = True
+        end = time.monotonic() + seconds
+        await self.servers.update([])
+        writers = await self._quiet(end)
+        for client in list(self.in_flight.values()):
+            self._give_up(client, (503, "the proxy is stopping"))
+        await self._until(lambda: not self.in_flight, LAST_SECONDS)
+        writers += [connection.drop_client() for connection in list(self.connections.values())]
+        await self._flushed(writers, max(LAST_SECONDS, end - time.monotonic()))
+        await self._until(lambda: not self.connections and not self.in_flight, LAST_SECONDS)
+
+    async def _quiet(self, end: float) -> list[asyncio.StreamWriter | None]:
+        """Close what has fallen quiet until nothing is left, or the time is over."""
+        closed: list[asyncio.StreamWriter | None] = []
+        looks: dict[Connection, tuple[float, int]] = {}
+        while self.connections and time.monotonic() < end:
+            await asyncio.sleep(POLL_SECONDS)
+            busy = {client.id for client in self.in_flight.values()}
+            for connection in list(self.connections.values()):
+                heard = connection.timeout_watchdog.last_activity
+                last, quiet = looks.get(connection, (heard, 0))
+                quiet = 0 if heard != last or connection.client.id in busy else quiet + 1
+                looks[connection] = (heard, quiet)
+                if quiet == QUIET_LOOKS:
+                    closed.append(connection.drop_client())
+        return closed
+
+    def _wait(self, flow: http.HTTPFlow, seconds: float) -> None:
+        self._timers[flow.id] = asyncio.get_running_loop().call_later(seconds, self._waited, flow)
+
+    def _waited(self, flow: http.HTTPFlow) -> None:
+        self._forget(flow)
+        limit = self.timeouts.response
+        sent = open_since(flow.server_conn)
+        if sent is None:  # still connecting, which has its own limit
+            self._wait(flow, limit)
+            return
+        left = limit - (time.time() - max(sent, flow.request.timestamp_end or 0.0))
+        if left > POLL_SECONDS:
+            self._wait(flow, min(left, limit))
+            return
+        self._give_up(flow.client_conn, (504, f"the upstream did not answer in time ({limit:g} s)"))
+
+    def _give_up(self, client: Client, excuse: Excuse) -> None:
+        connection = self.connections.get(client.id)
+        if connection is not None:
+            self.excuses[client.id] = excuse
+            connection.drop_upstreams()
+
+    def _forget(self, flow: http.HTTPFlow) -> None:
+        timer = self._timers.pop(flow.id, None)
+        if timer is not None:
+            timer.cancel()
+
+    async def _until(self, holds: Callable[[], bool], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not holds() and time.monotonic() < end:
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _flushed(self, writers: Iterable[asyncio.StreamWriter | None], seconds: float) -> None:
+        closing = [asyncio.ensure_future(writer.wait_closed()) for writer in writers if writer is not None]
+        if closing:
+            _, late = await asyncio.wait(closing, timeout=seconds)
+            for waiting in late:
+                waiting.cancel()
+            await asyncio.gather(*closing, return_exceptions=True)
+
+
+def open_since(upstream: Server) -> float | None:
+    """When a connection could be used, TLS included; None if it cannot yet."""
+    return upstream.timestamp_tls_setup if upstream.tls else upstream.timestamp_tcp_setup
+
+
+def is_open(upstream: Server) -> bool:
+    """True for a connection that can be used, TLS included."""
+    return upstream.state is not ConnectionState.CLOSED and open_since(upstream) is not None
