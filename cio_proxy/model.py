@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, Protocol, get_args
 
@@ -207,7 +208,7 @@ class Credentials:
 NO_CREDENTIALS: Final = Credentials()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Call:
     """One logical operation of an exchange: an identify, an event, one item of a batch.
 
@@ -250,11 +251,49 @@ class Call:
         """True for the one call of an exchange that findings about the whole exchange belong to."""
         return not self.item
 
+    @cached_property
+    def leaves(self) -> tuple[Leaf, ...]:
+        """Every value of `body` that is neither an object nor an array: one walk for all rules."""
+        return tuple(leaves(dict(self.body)))
+
 
 def pointer(*parts: str | int) -> str:
     """An RFC 6901 pointer from unescaped parts; `pointer("/batch/0", "a/b")` appends to a pointer given first."""
     head, *rest = parts
     return str(head) + "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in rest)
+
+
+type Path = tuple[Path, str | int] | None
+"""Where a value is: the path of what holds it and its key there, or None for the outermost."""
+
+
+class Leaf(NamedTuple):
+    """A value that is neither an object nor an array, and where it is."""
+
+    value: str | int | float | bool | None
+    path: Path
+
+
+def leaves(value: Any) -> Iterator[Leaf]:
+    """Every leaf of a JSON value, in the order of the text."""
+    stack: list[tuple[Any, Path]] = [(value, None)]
+    while stack:
+        value, path = stack.pop()
+        if isinstance(value, dict):
+            stack += [(member, (path, key)) for key, member in reversed(value.items())]
+        elif isinstance(value, list):
+            stack += [(member, (path, index)) for index, member in reversed(tuple(enumerate(value)))]
+        else:
+            yield Leaf(value, path)
+
+
+def keys_of(path: Path) -> list[str | int]:
+    """The keys and positions that lead to a value, outermost first."""
+    keys: list[str | int] = []
+    while path is not None:
+        path, key = path
+        keys.append(key)
+    return keys[::-1]
 
 
 # --- what is remembered ------------------------------------------------------------------------

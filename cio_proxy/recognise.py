@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple
 
@@ -302,32 +302,6 @@ def year_of(seconds: float) -> int:
     cycle = 146_097 * 86_400
     cycles, rest = divmod(int(seconds), cycle)
     return datetime.fromtimestamp(rest, UTC).year + 400 * cycles
-
-
-type Path = tuple[Path, str | int] | None
-"""Where a value is: the path of what holds it and its key there, or None for the outermost."""
-
-
-def leaves(value: Any) -> Iterator[tuple[Any, Path]]:
-    """Every value in a JSON value that is neither an object nor an array, in the order of the text."""
-    stack: list[tuple[Any, Path]] = [(value, None)]
-    while stack:
-        value, path = stack.pop()
-        if isinstance(value, dict):
-            stack += [(member, (path, key)) for key, member in reversed(value.items())]
-        elif isinstance(value, list):
-            stack += [(member, (path, index)) for index, member in reversed(tuple(enumerate(value)))]
-        else:
-            yield value, path
-
-
-def keys_of(path: Path) -> list[str | int]:
-    """The keys and positions that lead to a value, outermost first."""
-    keys: list[str | int] = []
-    while path is not None:
-        path, key = path
-        keys.append(key)
-    return keys[::-1]
 
 
 def moment(value: object) -> float | None:

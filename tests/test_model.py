@@ -1,5 +1,6 @@
-"""Joining facts is commutative, associative and idempotent, whatever the facts are."""
+"""Joining facts is commutative, associative and idempotent, whatever the facts are; and the walk over a body."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cio_proxy.audit import sealed_with
-from cio_proxy.model import Deadline, Finding, Key, Origin, Sample, Span, Tally, pointer
+from cio_proxy.model import Deadline, Finding, Key, Origin, Sample, Span, Tally, keys_of, leaves, pointer
 
 SEAL = sealed_with(b"k" * 32)
 times = st.floats(0, 2e9, allow_nan=False)
@@ -69,3 +70,14 @@ def test_a_sealed_key_shows_nothing_of_its_subject_and_depends_on_the_key() -> N
 def test_pointers_escape_as_rfc_6901_says() -> None:
     assert pointer("/batch/0", "a/b~c") == "/batch/0/a~1b~0c"
     assert pointer("", 0, "") == "/0/"
+
+
+def test_leaves_come_in_order_with_their_path_however_deep() -> None:
+    value = {"a": [1, {"b/c": None}], "d": "x", "e": {}}
+    assert [(leaf, keys_of(path)) for leaf, path in leaves(value)] == [
+        (1, ["a", 0]),
+        (None, ["a", 1, "b/c"]),
+        ("x", ["d"]),
+    ]
+    deep = json.loads("[" * 400 + "7" + "]" * 400)
+    assert [(leaf, len(keys_of(path))) for leaf, path in leaves(deep)] == [(7, 400)]

@@ -1,6 +1,5 @@
 """Texts and numbers are told apart by what they are, and nothing personal survives masking."""
 
-import json
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -17,8 +16,6 @@ from cio_proxy.recognise import (
     is_milestone,
     is_plain,
     is_public_ip,
-    keys_of,
-    leaves,
     masked,
     masked_json,
     number_of,
@@ -265,14 +262,3 @@ def test_years_that_no_datetime_can_hold() -> None:
 def test_json_is_masked_to_its_depth() -> None:
     value = {"a@example.com": ["b@example.com", {"n": 4111111111111111}], "ok": [1, 2.5, True, None, "word"]}
     assert masked_json(value) == {"<email>": ["<email>", {"n": "<card>"}], "ok": [1, 2.5, True, None, "word"]}
-
-
-def test_leaves_come_in_order_with_their_path_however_deep() -> None:
-    value = {"a": [1, {"b/c": None}], "d": "x", "e": {}}
-    assert [(leaf, keys_of(path)) for leaf, path in leaves(value)] == [
-        (1, ["a", 0]),
-        (None, ["a", 1, "b/c"]),
-        ("x", ["d"]),
-    ]
-    deep = json.loads("[" * 400 + "7" + "]" * 400)
-    assert [(leaf, len(keys_of(path))) for leaf, path in leaves(deep)] == [(7, 400)]

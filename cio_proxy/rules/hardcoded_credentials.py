@@ -15,8 +15,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import parse_qsl
 
-from cio_proxy.model import KINDS, Call, Confidence, Finding, Known, RuleInfo, pointer
-from cio_proxy.recognise import keys_of, leaves
+from cio_proxy.model import KINDS, Call, Confidence, Finding, Known, RuleInfo, keys_of, pointer
 
 RULE = RuleInfo(
     id="hardcoded-credentials",
@@ -147,7 +146,7 @@ def _in_body(call: Call) -> Iterator[Finding]:
     secret = call.credentials.secret
     if len(secret) < 16 or call.api == "pipelines":
         secret = ""
-    for text, path in leaves(dict(call.body)):
+    for text, path in call.leaves:
         if not isinstance(text, str) or len(text) < 16:
             continue
         if secret and secret in text:

@@ -16,8 +16,8 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from cio_proxy.model import KINDS, Call, Finding, Json, Known, RuleInfo, Timestamp, pointer
-from cio_proxy.recognise import PER_SECOND, Unit, keys_of, leaves, number_of, unit, year_of
+from cio_proxy.model import KINDS, Call, Finding, Json, Known, RuleInfo, Timestamp, keys_of, pointer
+from cio_proxy.recognise import PER_SECOND, Unit, number_of, unit, year_of
 
 RULE = RuleInfo(
     id="millisecond-timestamp",
@@ -62,19 +62,26 @@ def _documented(field: Timestamp) -> Iterator[Finding]:
 
 def _named_like_times(call: Call) -> Iterator[Finding]:
     """One finding for each name, however many members of a list carry it."""
-    seen = {field.pointer for field in call.timestamps}
-    for fields, at in ((call.attributes, call.attributes_at), (call.data, call.data_at)):
-        for value, path in leaves(dict(fields)):
-            number = number_of(value)
-            found = None if number is None or number < 1e11 else unit(number)
-            if number is None or found is None or not _FROM <= number / PER_SECOND[found] < _UNTIL:
-                continue
-            keys = keys_of(path)
-            names = [key for key in keys if isinstance(key, str)]
-            where, shape = pointer(at, *keys), pointer(at, *names)
-            if _TIME_NAME.search(names[-1]) and seen.isdisjoint((where, shape)):
-                seen |= {where, shape}
-                yield _finding(where, value, number, found, documented=False)
+    seen: set[str] | None = None
+    for value, path in call.leaves:
+        number = number_of(value)
+        if number is None or number < 1e11:
+            continue
+        found = unit(number)
+        if found is None or not _FROM <= number / PER_SECOND[found] < _UNTIL:
+            continue
+        keys = keys_of(path)
+        names = [key for key in keys if isinstance(key, str)]
+        if not _TIME_NAME.search(names[-1]):
+            continue
+        where, shape = pointer(call.body_at, *keys), pointer(call.body_at, *names)
+        held = ((call.attributes, call.attributes_at), (call.data, call.data_at))
+        if not where.startswith(tuple(f"{at}/" for fields, at in held if fields)):
+            continue
+        seen = seen if seen is not None else {field.pointer for field in call.timestamps}
+        if seen.isdisjoint((where, shape)):
+            seen |= {where, shape}
+            yield _finding(where, value, number, found, documented=False)
 
 
 def _finding(where: str, value: Json, number: float, found: Unit, *, documented: bool) -> Finding:
