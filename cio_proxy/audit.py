@@ -7,17 +7,21 @@ policy over the findings; `settle` turns the outcome into facts and late finding
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import lru_cache
+from itertools import islice
+from typing import Any, NamedTuple
 
 from cio_proxy import apis, policy
 from cio_proxy.apis import track_v2
-from cio_proxy.apis.clients import client_of
+from cio_proxy.apis.clients import Clients
 from cio_proxy.apis.credentials import Keyring
 from cio_proxy.apis.refusals import refusal
 from cio_proxy.facts import Reading
 from cio_proxy.model import (
+    NOTHING,
+    Api,
     Call,
     Deadline,
     Exchange,
@@ -25,10 +29,13 @@ from cio_proxy.model import (
     Finding,
     Json,
     Key,
+    Kind,
     Outcome,
+    People,
     Seal,
     Settings,
     Span,
+    Taken,
     Unavailable,
     Value,
     Verdict,
@@ -37,10 +44,16 @@ from cio_proxy.recognise import masked, masked_json, template
 from cio_proxy.rules import Rule
 
 type RuleError = Callable[[str, Exception], None]
-type Judged = Callable[[str, bool, bool, str | None], None]
+type Unable = Callable[[str, str], None]
 
 MINUTE = 60.0
 SHOWN = 300
+FINDINGS = 20
+"""How much one rule may say about one call: the twenty-first fault of a kind helps nobody, and costs time."""
+SUBJECTS = 10_000
+"""How many of the latest identifiers have their hash at hand."""
+CLEAN = Verdict()
+UNREAD = Reading()
 
 
 def sealed_with(key: bytes) -> Seal:
@@ -59,40 +72,56 @@ class Opened:
     exchange: Exchange
     calls: tuple[Call, ...]
     client: str
-    keys: frozenset[Key] = frozenset()
-    marks: frozenset[Key] = frozenset()
-    taught: dict[int, tuple[Fact, ...]] = field(default_factory=dict)
-    """What each call would teach if it were accepted, by its position."""
-    reading: Reading = field(default_factory=Reading)
-    sealed: dict[Key, Key] = field(default_factory=dict)
+    keys: Set[Key]
+    marks: Set[Key]
+    taught: list[list[Fact]] = field(default_factory=list)
+    """What each call would teach if it were accepted."""
+    reading: Reading = UNREAD
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """What an outcome taught, and what it showed."""
 
     facts: tuple[Fact, ...]
     findings: tuple[Finding, ...]
 
 
-@dataclass(slots=True)
+class Plan(NamedTuple):
+    """The rules that look at calls of one API and kind, by what they have to say about them."""
+
+    needs: tuple[Rule, ...]
+    learn: tuple[Rule, ...]
+    check: tuple[tuple[Rule, Mapping[str, Any]], ...]
+    review: tuple[tuple[Rule, Mapping[str, Any]], ...]
+
+
 class _Known:
-    people: Any
-    params: Mapping[str, Any]
-    values: Mapping[Key, Value]
-    flying: frozenset[Key]
-    seal: Callable[[Key], Key]
+    """What one rule after the other may ask about an exchange; `params` are those of the rule that asks."""
+
+    __slots__ = ("_flying", "_sealed", "_values", "params", "people")
+
+    def __init__(
+        self, people: People, values: Mapping[Key, Value], flying: frozenset[Key], sealed: Callable[[Key], Key]
+    ) -> None:
+        self.people = people
+        self.params: Mapping[str, Any] = NOTHING
+        self._values = values
+        self._flying = flying
+        self._sealed = sealed
 
     def span(self, key: Key) -> Span | None:
-        value = self.values.get(self.seal(key))
+        value = self._values.get(self._sealed(key))
         return value if isinstance(value, Span) else None
 
     def in_flight(self, key: Key) -> bool:
-        return self.seal(key) in self.flying
+        return self._sealed(key) in self._flying
 
 
 class Engine:
-    """Judges exchanges with a set of rules under one configuration. Holds no facts of its own."""
+    """Judges exchanges with a set of rules under one configuration. Holds no facts of its own.
+
+    `rule_error` is told of every exception of a rule, and `unable` of every call that a rule could not judge, and why.
+    """
 
     def __init__(
         self,
@@ -101,101 +130,120 @@ class Engine:
         seal: Seal,
         *,
         rule_error: RuleError = lambda rule, error: None,
-        judged: Judged | None = None,
+        unable: Unable = lambda rule, reason: None,
     ) -> None:
         self.settings = settings
         self.rules = tuple(rule for rule in rules if settings.rule(rule.info.id).action != "off")
         self._by_id = {rule.info.id: rule for rule in self.rules}
         self._seal = seal
+        self._digest = lru_cache(SUBJECTS)(lambda workspace, subject: Key("", workspace, subject).sealed(seal).subject)
         self._rule_error = rule_error
-        self._judged = judged
+        self._unable = unable
         self._keyring = Keyring(settings.workspaces, seal)
+        self._clients = Clients(settings.clients)
         self._params = {rule.info.id: self._params_of(rule) for rule in self.rules}
-        self._applicable: dict[tuple[str, str], tuple[Rule, ...]] = {}
+        self._plans: dict[tuple[Api, Kind], Plan] = {}
 
     def open(self, exchange: Exchange) -> Opened:
         """Read an exchange into its calls and gather the facts its rules need."""
         calls = apis.read(exchange, self._keyring, self.settings.max_audited_body)
-        opened = Opened(exchange, calls, client_of(exchange, self.settings.clients))
         keys: set[Key] = set()
+        marks: set[Key] = set()
+        opened = Opened(exchange, calls, self._clients.name(exchange), keys, marks)
         presumed = Outcome(kind="accepted", at=exchange.at)
-        for position, call in enumerate(calls):
-            for rule in self._rules_for(call):
-                if rule.needs is not None:
-                    keys.update(self._sealed(key, opened) for key in self._guarded(rule, rule.needs, call))
-            opened.taught[position] = tuple(self._facts(call, presumed, opened))
-        marks = {fact.key for facts in opened.taught.values() for fact in facts if isinstance(fact.value, Span)}
-        opened.keys, opened.marks = frozenset(keys | marks), frozenset(marks)
+        for call in calls:
+            plan = self._plan(call)
+            for rule in plan.needs:
+                try:
+                    keys.update(map(self._sealed, rule.needs(call)))  # type: ignore[misc]  # what a plan is for
+                except Exception as error:
+                    self._rule_error(rule.info.id, error)
+            facts = self._facts(plan, call, presumed, opened)
+            for fact in facts:
+                if isinstance(fact.value, Span):
+                    marks.add(fact.key)
+            opened.taught.append(facts)
+        keys |= marks
         return opened
 
     def judge(self, opened: Opened, reading: Reading) -> Verdict:
         """Run every rule over every call; later calls see what earlier ones would teach."""
         opened.reading = reading
-        values = dict(reading.values)
+        values = dict(reading.values) if len(opened.calls) > 1 else reading.values
+        known = _Known(self.settings.people, values, reading.in_flight, self._sealed)
         findings: list[Finding] = []
-        for position, call in enumerate(opened.calls):
-            for rule in self._rules_for(call):
-                findings += self._check(rule, call, opened, values)
-            for fact in opened.taught[position]:
+        for call, taught in zip(opened.calls, opened.taught, strict=True):
+            for rule, params in self._plan(call).check:
+                known.params = params
+                try:
+                    if results := rule.check(call, known):  # type: ignore[misc]
+                        self._take(results, rule, call, opened, findings)
+                except Exception as error:
+                    self._rule_error(rule.info.id, error)
+            if len(opened.calls) == 1:
+                break
+            for fact in taught:
                 old = values.get(fact.key)
                 values[fact.key] = old.join(fact.value) if type(old) is type(fact.value) else fact.value  # type: ignore
-        return self._verdict(opened, policy.consistent(findings))
+        return self._verdict(opened, policy.consistent(findings)) if findings else CLEAN
 
     def settle(self, opened: Opened, outcome: Outcome) -> Settled:
         """The facts of calls that were not refused, less those that change nothing, and the findings of `review`."""
         facts: list[Fact] = []
         findings: list[Finding] = []
-        for position, call in enumerate(opened.calls):
+        for call, presumed in zip(opened.calls, opened.taught, strict=True):
+            plan = self._plan(call)
             if outcome.of(call) != "refused":
-                presumed = outcome.kind == "accepted"
-                taught = opened.taught[position] if presumed else self._facts(call, outcome, opened)
-                facts += (fact for fact in taught if self._changes(fact, opened.reading))
-            for rule in self._rules_for(call):
-                if rule.review is not None:
-                    known = self._known(rule, opened, opened.reading.values)
-                    results = self._guarded(rule, rule.review, call, outcome, known)
-                    findings += self._kept(results, call, opened, late=True)
+                taught = presumed if outcome.kind == "accepted" else self._facts(plan, call, outcome, opened)
+                facts += [fact for fact in taught if self._changes(fact, opened.reading)]
+            if plan.review:
+                known = _Known(self.settings.people, opened.reading.values, opened.reading.in_flight, self._sealed)
+                for rule, params in plan.review:
+                    known.params = params
+                    try:
+                        if results := rule.review(call, outcome, known):  # type: ignore[misc]
+                            self._take(results, rule, call, opened, findings, late=True)
+                    except Exception as error:
+                        self._rule_error(rule.info.id, error)
         return Settled(tuple(facts), tuple(findings))
 
     def expire(self, deadlines: Sequence[Deadline], reading: Reading) -> tuple[Finding, ...]:
         """The findings of deadlines that have passed, from what is known now."""
         findings: list[Finding] = []
+        known = _Known(self.settings.people, reading.values, reading.in_flight, lambda key: key)
         for deadline in deadlines:
             rule = self._by_id.get(deadline.rule)
             if rule is None or rule.due is None:
                 continue
-            known = _Known(
-                self.settings.people, self._params[rule.info.id], reading.values, reading.in_flight, lambda key: key
-            )
-            results = self._guarded(rule, rule.due, deadline, known)
-            reported = (r for r in results if isinstance(r, Finding) and policy.reported(r, self.settings))
-            for finding in reported:
-                findings.append(replace(finding, time=deadline.at))
-                if self._judged is not None:
-                    self._judged(finding.rule, False, True, None)
+            known.params = self._params[rule.info.id]
+            try:
+                for result in rule.due(deadline, known):
+                    if isinstance(result, Finding) and policy.reported(result, self.settings):
+                        findings += [replace(result, time=deadline.at)]
+            except Exception as error:
+                self._rule_error(rule.info.id, error)
         return tuple(findings)
 
-    def _check(self, rule: Rule, call: Call, opened: Opened, values: Mapping[Key, Value]) -> list[Finding]:
-        if rule.check is None:
-            return []
-        known = self._known(rule, opened, values)
-        results = list(self._guarded(rule, rule.check, call, known))
-        if self._judged is not None:
-            reason = next((r.reason for r in results if isinstance(r, Unavailable)), None)
-            self._judged(rule.info.id, True, any(isinstance(r, Finding) for r in results), reason)
-        return self._kept(results, call, opened)
-
-    def _kept(
-        self, results: Sequence[Finding | Unavailable] | Iterator[Any], call: Call, opened: Opened, late: bool = False
-    ) -> list[Finding]:
-        kept: list[Finding] = []
-        for result in results:
-            if isinstance(result, Finding) and policy.reported(result, self.settings):
-                if late and self._judged is not None:
-                    self._judged(result.rule, False, True, None)
+    def _take(
+        self,
+        results: Iterable[Finding | Unavailable],
+        rule: Rule,
+        call: Call,
+        opened: Opened,
+        findings: list[Finding],
+        late: bool = False,
+    ) -> None:
+        """Keep what a rule says about a call, as far as it is reported."""
+        reason, number = "", 0
+        for result in islice(results, FINDINGS):
+            if isinstance(result, Unavailable):
+                reason = reason or result.reason
+            elif policy.reported(result, self.settings):
                 action = "logged" if late else policy.decide(result, opened.calls, call, self.settings)
-                kept.append(replace(self._completed(result, call, opened, len(kept)), action=action))
-        return kept
+                findings.append(self._completed(result, call, opened, number, action))
+                number += 1
+        if reason and not number:
+            self._unable(rule.info.id, reason)
 
     def _verdict(self, opened: Opened, findings: Sequence[Finding]) -> Verdict:
         blocked = [finding for finding in findings if finding.action == "blocked"]
@@ -206,15 +254,20 @@ class Engine:
             cut = track_v2.cut(opened.exchange, opened.calls[0].document.raw, blocked)
         return Verdict(findings=tuple(findings), cut=cut, refusal=None if cut else refusal(blocked))
 
-    def _facts(self, call: Call, outcome: Outcome, opened: Opened) -> Iterator[Fact]:
-        for rule in self._rules_for(call):
-            if rule.learn is None:
-                continue
-            for fact in self._guarded(rule, rule.learn, call, outcome, self._params[rule.info.id]):
-                value = fact.value
-                if isinstance(value, Deadline):
-                    value = replace(value, seed=self._completed(value.seed, call, opened, 0))
-                yield Fact(self._sealed(fact.key, opened), value.sealed(self._seal), fact.ttl)
+    def _facts(self, plan: Plan, call: Call, outcome: Outcome, opened: Opened) -> list[Fact]:
+        facts: list[Fact] = []
+        for rule in plan.learn:
+            try:
+                for key, value, ttl in rule.learn(call, outcome, self._params[rule.info.id]):  # type: ignore[misc]
+                    facts.append(Fact(self._sealed(key), self._kept(value, call, opened), ttl))
+            except Exception as error:
+                self._rule_error(rule.info.id, error)
+        return facts
+
+    def _kept(self, value: Value, call: Call, opened: Opened) -> Value:
+        if isinstance(value, Deadline):
+            value = replace(value, seed=self._completed(value.seed, call, opened, 0, "logged"))
+        return value.sealed(self._seal)
 
     def _changes(self, fact: Fact, reading: Reading) -> bool:
         old = reading.values.get(fact.key)
@@ -222,7 +275,7 @@ class Engine:
             return True
         return fact.value.first < old.first or fact.value.last - old.last >= MINUTE
 
-    def _completed(self, finding: Finding, call: Call, opened: Opened, number: int) -> Finding:
+    def _completed(self, finding: Finding, call: Call, opened: Opened, number: int, action: Taken) -> Finding:
         exchange = call.exchange
         person = call.person.main()
         name = finding.name
@@ -233,6 +286,7 @@ class Engine:
             finding,
             id=f"{exchange.id}-{finding.rule}-{call.item or 0}-{number}",
             time=exchange.at,
+            action=action,
             message=masked(finding.message) if shown else finding.message,
             effect=masked(finding.effect) if shown else finding.effect,
             fix=masked(finding.fix) if shown else finding.fix,
@@ -254,34 +308,20 @@ class Engine:
             fingerprint=fingerprint(finding.rule, call.endpoint, finding.pointer, subject),
         )
 
-    def _known(self, rule: Rule, opened: Opened, values: Mapping[Key, Value]) -> _Known:
-        return _Known(
-            self.settings.people,
-            self._params[rule.info.id],
-            values,
-            opened.reading.in_flight,
-            lambda key: self._sealed(key, opened),
-        )
+    def _sealed(self, key: Key) -> Key:
+        return Key(key.kind, key.workspace, self._digest(key.workspace, key.subject))
 
-    def _sealed(self, key: Key, opened: Opened) -> Key:
-        found = opened.sealed.get(key)
-        if found is None:
-            found = opened.sealed[key] = key.sealed(self._seal)
-        return found
-
-    def _rules_for(self, call: Call) -> tuple[Rule, ...]:
-        found = self._applicable.get((call.api, call.kind))
-        if found is None:
-            found = tuple(rule for rule in self.rules if call.kind in rule.info.kinds and call.api in rule.info.apis)
-            self._applicable[call.api, call.kind] = found
-        return found
-
-    def _guarded(self, rule: Rule, function: Callable[..., Any], *arguments: Any) -> Sequence[Any]:
-        try:
-            return list(function(*arguments) or ())
-        except Exception as error:
-            self._rule_error(rule.info.id, error)
-            return ()
+    def _plan(self, call: Call) -> Plan:
+        plan = self._plans.get((call.api, call.kind))
+        if plan is None:
+            rules = [rule for rule in self.rules if call.kind in rule.info.kinds and call.api in rule.info.apis]
+            plan = self._plans[call.api, call.kind] = Plan(
+                needs=tuple(rule for rule in rules if rule.needs is not None),
+                learn=tuple(rule for rule in rules if rule.learn is not None),
+                check=tuple((rule, self._params[rule.info.id]) for rule in rules if rule.check is not None),
+                review=tuple((rule, self._params[rule.info.id]) for rule in rules if rule.review is not None),
+            )
+        return plan
 
     def _params_of(self, rule: Rule) -> Mapping[str, Any]:
         defaults = {name: param.default for name, param in rule.info.params.items()}

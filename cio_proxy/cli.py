@@ -181,14 +181,14 @@ async def _serve(settings: Settings) -> int:
         degraded=lambda on: metrics.degraded("journal", on),
     )
     console = Console(dropped=lambda count: metrics.dropped("console", count))
-    coverage = Coverage(infos)
+    coverage = Coverage([info for info in infos if settings.rule(info.id).action != "off"])
     auditor = drivers.build(
         settings,
         sinks=(metrics, coverage, journal, console),
         seal=sealed_with(key),
         rule_error=_once(lambda rule, error: metrics.rule_error(rule)),
         error=lambda part, error: metrics.store_error("memory") if part == "store" else metrics.degraded(part),
-        judged=coverage.judged,
+        unable=coverage.unable,
     )
     admin = Admin(
         metrics=metrics,

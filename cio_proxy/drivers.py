@@ -12,7 +12,7 @@ from typing import NamedTuple
 from cio_proxy import rules as rule_list
 from cio_proxy.apis import surface, track_v2
 from cio_proxy.apis.refusals import refused
-from cio_proxy.audit import Engine, Judged, Opened, RuleError
+from cio_proxy.audit import CLEAN, Engine, Opened, RuleError, Unable
 from cio_proxy.facts import Reading, Store
 from cio_proxy.facts.memory import MemoryStore
 from cio_proxy.model import (
@@ -33,6 +33,7 @@ log = logging.getLogger("cio_proxy")
 
 HEADER_LIMIT = 1024
 AUDIT_FAILED = "blocked by cio-proxy: the audit failed and on_error is block"
+NO_ITEMS: frozenset[int] = frozenset()
 _WORST = ("blocked", "would_block", "logged", "exempt", "baselined")
 
 
@@ -86,7 +87,7 @@ class Auditor:
         """Judge an exchange before it is forwarded, and report what was found."""
         started = time.perf_counter()
         opened: Opened | None = None
-        verdict = Verdict()
+        verdict = CLEAN
         if exchange.body is not None:
             try:
                 opened = self.engine.open(exchange)
@@ -95,7 +96,7 @@ class Auditor:
                 self._failed("audit", error)
                 if self.settings.on_error == "block":
                     verdict = Verdict(refusal=refused("audit failed", "audit_failed", AUDIT_FAILED))
-        header = findings_header(verdict.findings) if self.settings.findings_header else ""
+        header = findings_header(verdict.findings) if verdict.findings and self.settings.findings_header else ""
         audit = Audit(exchange, opened, verdict, header, time.perf_counter() - started)
         self._report(verdict.findings)
         return audit
@@ -107,11 +108,11 @@ class Auditor:
         answer = Answer(status, None)
         verdict = audit.verdict
         ending: Ending = "forwarded" if audit.opened is not None else "unaudited"
-        kept = None
+        kept, cut = None, NO_ITEMS
         if verdict.refusal is not None:
             ending = "blocked"
         elif verdict.cut is not None:
-            ending, kept = "partial", verdict.cut.kept
+            ending, kept, cut = "partial", verdict.cut.kept, verdict.refused_items
             try:
                 told, merged = track_v2.merged(verdict.cut, status, body or b"")
                 answer = Answer(told, None if merged is body else merged)
@@ -121,7 +122,7 @@ class Auditor:
             kind=outcome_kind(answer.status),
             at=self.clock(),
             status=answer.status,
-            refused_items=verdict.refused_items | track_v2.refused_by(status, body, kept),
+            refused_items=cut | track_v2.refused_by(status, body, kept),
             body=body,
         )
         await self._settle(audit, outcome)
@@ -135,7 +136,7 @@ class Auditor:
 
     def unread(self, exchange: Exchange) -> None:
         """Count a request that could not even be parsed."""
-        self._end(Audit(exchange, None, Verdict(), "", 0.0), "failed", None, None)
+        self._end(Audit(exchange, None, CLEAN, "", 0.0), "failed", None, None)
 
     async def expire(self, now: float) -> None:
         """Give the findings of deadlines that have passed."""
@@ -266,10 +267,10 @@ def build(
     store: Store | None = None,
     rule_error: RuleError = lambda rule, error: None,
     error: RuleError = lambda part, error: None,
-    judged: Judged | None = None,
+    unable: Unable = lambda rule, reason: None,
 ) -> Auditor:
     """An auditor over the shipped rules and the store that the settings name."""
-    engine = Engine(settings, rule_list.RULES if rules is None else rules, seal, rule_error=rule_error, judged=judged)
+    engine = Engine(settings, rule_list.RULES if rules is None else rules, seal, rule_error=rule_error, unable=unable)
     return Auditor(settings, engine, store or MemoryStore(settings.facts_limit), sinks, clock, error=error)
 
 

@@ -71,7 +71,7 @@ type Seal = Callable[[str], str]
 # --- what travelled ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Exchange:
     """One HTTP request as it was received, with the facts of its connection."""
 
@@ -95,22 +95,21 @@ class Exchange:
     sandbox: bool = False
     """True when the upstream is the emulated Customer.io, which takes placeholder keys."""
 
-    _first: Mapping[str, str] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        first = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in reversed(self.headers)}
-        object.__setattr__(self, "_first", first)
+    @cached_property
+    def named(self) -> Mapping[bytes, bytes]:
+        """The first value of each header, by its name in lower case."""
+        return {name.lower(): value for name, value in reversed(self.headers)}
 
     def header(self, name: str) -> str | None:
         """The first value of a header, named in lower case, decoded as Latin-1; or None."""
-        return self._first.get(name)
+        value = self.named.get(name.encode("latin-1"))
+        return None if value is None else value.decode("latin-1")
 
 
 OutcomeKind = Literal["accepted", "refused", "unknown"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How an exchange ended: what Customer.io, or this proxy in its place, answered.
 
     `refused_items` are the indexes (of the batch as sent) that a 207 lists or that were cut out.
@@ -142,8 +141,7 @@ class Fault(NamedTuple):
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(NamedTuple):
     """A body after content decoding and lenient parsing. `value` is None when nothing could be parsed."""
 
     raw: bytes = b""
@@ -154,8 +152,7 @@ class Document:
 EMPTY_DOCUMENT: Final = Document()
 
 
-@dataclass(frozen=True, slots=True)
-class Person:
+class Person(NamedTuple):
     """The identifiers that one call gives for one person, by kind; e-mail addresses in lower case."""
 
     id: str | None = None
@@ -241,6 +238,13 @@ class Call:
     data_at: str = ""
     timestamps: tuple[Timestamp, ...] = ()
 
+    @classmethod
+    def of(cls, parts: Mapping[str, Any]) -> Call:
+        """A call with these fields. What the constructor does field by field, for the hot path in one step."""
+        call = cls.__new__(cls)
+        call.__dict__.update(parts)
+        return call
+
     @property
     def at(self) -> float:
         """Receive time of the exchange."""
@@ -252,9 +256,14 @@ class Call:
         return not self.item
 
     @cached_property
-    def leaves(self) -> tuple[Leaf, ...]:
+    def identifiers(self) -> tuple[str, ...]:
+        """Every identifier that names the person, as `kind:value`."""
+        return tuple(self.person.identifiers())
+
+    @cached_property
+    def leaves(self) -> Sequence[Leaf]:
         """Every value of `body` that is neither an object nor an array: one walk for all rules."""
-        return tuple(leaves(dict(self.body)))
+        return leaves(self.body) if isinstance(self.body, dict) else ()
 
 
 def pointer(*parts: str | int) -> str:
@@ -267,24 +276,29 @@ type Path = tuple[Path, str | int] | None
 """Where a value is: the path of what holds it and its key there, or None for the outermost."""
 
 
-class Leaf(NamedTuple):
-    """A value that is neither an object nor an array, and where it is."""
-
-    value: str | int | float | bool | None
-    path: Path
+type Leaf = tuple[str | int | float | bool | None, Path]
+"""A value that is neither an object nor an array, and where it is."""
 
 
-def leaves(value: Any) -> Iterator[Leaf]:
-    """Every leaf of a JSON value, in the order of the text."""
-    stack: list[tuple[Any, Path]] = [(value, None)]
-    while stack:
-        value, path = stack.pop()
-        if isinstance(value, dict):
-            stack += [(member, (path, key)) for key, member in reversed(value.items())]
-        elif isinstance(value, list):
-            stack += [(member, (path, index)) for index, member in reversed(tuple(enumerate(value)))]
-        else:
-            yield Leaf(value, path)
+def leaves(value: Json) -> list[Leaf]:
+    """Every leaf of a JSON value, in the order of the text. Recursive: bodies are at most 500 levels deep."""
+    found: list[Leaf] = []
+    _gather(value, None, found)
+    return found
+
+
+def _gather(value: Json, path: Path, found: list[Leaf]) -> None:
+    if isinstance(value, dict):
+        for key, member in value.items():
+            if type(member) is dict or type(member) is list:
+                _gather(member, (path, key), found)
+            else:
+                found.append((member, (path, key)))  # type: ignore[arg-type]
+    elif isinstance(value, list):
+        for index, member in enumerate(value):
+            _gather(member, (path, index), found)
+    else:
+        found.append((value, path))
 
 
 def keys_of(path: Path) -> list[str | int]:
@@ -307,8 +321,8 @@ class Key(NamedTuple):
     subject: str
 
     def sealed(self, seal: Seal) -> Key:
-        """This key with its subject replaced by a keyed hash."""
-        return Key(self.kind, self.workspace, seal(f"{self.kind}\0{self.workspace}\0{self.subject}"))
+        """This key with its subject replaced by a keyed hash, the same for every kind."""
+        return Key(self.kind, self.workspace, seal(f"{self.workspace}\0{self.subject}"))
 
 
 class Origin(NamedTuple):
@@ -318,8 +332,7 @@ class Origin(NamedTuple):
     connection: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """First and last time something was seen. `origin` belongs to the first."""
 
     first: float
@@ -605,8 +618,7 @@ class Sink(Protocol):
         """One exchange is over."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class End:
+class End(NamedTuple):
     """The last word on an exchange, for sinks that count."""
 
     exchange: Exchange

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cio_proxy.apis.clients import client_of
+from cio_proxy.apis.clients import Clients
 from cio_proxy.config import overlay
 from cio_proxy.examples import Example, ExampleError, Expect, Sent, read
 from cio_proxy.model import Settings
@@ -284,7 +284,7 @@ def test_the_sandbox_can_be_the_upstream() -> None:
 def test_a_client_is_told_by_its_name() -> None:
     (example,) = written(case("# @client web", "# @client web-checkout", "# @client curl/8", ""))
     settings = overlay(Settings(), dict(example.config), rules=[])
-    clients = [client_of(sent.exchange, settings.clients) for sent in example.play(START)]
+    clients = [Clients(settings.clients).name(sent.exchange) for sent in example.play(START)]
     assert clients == ["web", "web-checkout", "curl/8", "other"]
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cio_proxy.audit import sealed_with
-from cio_proxy.model import Deadline, Finding, Key, Origin, Sample, Span, Tally, keys_of, leaves, pointer
+from cio_proxy.model import Deadline, Finding, Json, Key, Origin, Sample, Span, Tally, keys_of, leaves, pointer
 
 SEAL = sealed_with(b"k" * 32)
 times = st.floats(0, 2e9, allow_nan=False)
@@ -73,7 +73,7 @@ def test_pointers_escape_as_rfc_6901_says() -> None:
 
 
 def test_leaves_come_in_order_with_their_path_however_deep() -> None:
-    value = {"a": [1, {"b/c": None}], "d": "x", "e": {}}
+    value: Json = {"a": [1, {"b/c": None}], "d": "x", "e": {}}
     assert [(leaf, keys_of(path)) for leaf, path in leaves(value)] == [
         (1, ["a", 0]),
         (None, ["a", 1, "b/c"]),

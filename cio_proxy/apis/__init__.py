@@ -54,7 +54,10 @@ def surface(exchange: Exchange) -> Api:
     The path decides on the Track host: `/v1/send/*` there is the App API, as Customer.io's own
     command-line tool sends it (reference 1.1).
     """
-    path = path_of(exchange.target)
+    return _surface(exchange, path_of(exchange.target))
+
+
+def _surface(exchange: Exchange, path: bytes) -> Api:
     api, _ = route(exchange.host, path)
     if api == "track_v1":
         if path.startswith(b"/api/v2/"):
@@ -66,11 +69,11 @@ def surface(exchange: Exchange) -> Api:
 
 def read(exchange: Exchange, keyring: Keyring, max_body: int) -> tuple[Call, ...]:
     """Every call of an exchange, in the order of its body; at least one. Never raises on what was sent."""
-    api = surface(exchange)
+    path = path_of(exchange.target)
+    api = _surface(exchange, path)
     credentials = keyring.credentials(exchange)
     document = read_document(exchange, max_body) if exchange.body != b"" else EMPTY_DOCUMENT
     envelope = Envelope(exchange, api, keyring.workspace(api, credentials), credentials, document)
-    path = path_of(exchange.target)
     match api:
         case "track_v2":
             return track_v2.read(envelope, path)

@@ -18,6 +18,8 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 def content_encoding(exchange: Exchange) -> str:
     """The content coding in lower case; empty for none."""
+    if b"content-encoding" not in exchange.named:
+        return ""
     encoding = (exchange.header("content-encoding") or "").strip().lower()
     return "" if encoding == "identity" else encoding
 
@@ -70,8 +72,10 @@ def parse(raw: bytes) -> Document:
     if _too_deep(raw):
         return Document(raw, None, (Fault("too-deep", "", f"nested over {MAX_DEPTH} levels"),))
     try:
-        value = _STRICT.decode(text)
-    except (ValueError, RecursionError):
+        value, end = _STRICT.scan_once(text, 0)  # type: ignore[attr-defined]  # typeshed does not list it
+        if end != len(text):
+            value = _STRICT.decode(text)
+    except (ValueError, RecursionError, StopIteration):
         return _parse_leniently(raw)
     return Document(raw, value, () if isinstance(value, dict) else (_not_object(value),))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from cio_proxy.model import Exchange
 
@@ -20,12 +21,16 @@ FAMILIES: Mapping[str, str] = {
 """User-Agent families (reference 8.1)."""
 
 
-def client_of(exchange: Exchange, configured: Mapping[str, str]) -> str:
-    """The configured name whose text the User-Agent contains, else its SDK family, else `other`."""
-    agent = exchange.header("user-agent")
-    if agent:
-        for names in (configured, FAMILIES):
-            for text, name in names.items():
-                if text in agent:
-                    return name
-    return "other"
+class Clients:
+    """Names clients by their User-Agent: a configured name, else the family of their SDK, else `other`."""
+
+    def __init__(self, configured: Mapping[str, str]) -> None:
+        self._named = lru_cache(1_000)(lambda agent: _name({**configured, **FAMILIES}, agent.decode("latin-1")))
+
+    def name(self, exchange: Exchange) -> str:
+        """The name of the client that sent an exchange."""
+        return self._named(exchange.named.get(b"user-agent", b""))
+
+
+def _name(names: Mapping[str, str], agent: str) -> str:
+    return next((name for text, name in names.items() if text in agent), "other")

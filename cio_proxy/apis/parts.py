@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from cio_proxy.model import NOTHING, Api, Call, Credentials, Document, Exchange, Json, Kind, Person, Timestamp, pointer
@@ -13,8 +12,7 @@ from cio_proxy.model import NOTHING, Api, Call, Credentials, Document, Exchange,
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """What every call of one exchange has in common."""
 
     exchange: Exchange
@@ -25,17 +23,17 @@ class Envelope:
 
     def call(self, kind: Kind, endpoint: str, **parts: Any) -> Call:
         """A call of this exchange."""
-        return Call(
-            exchange=self.exchange,
-            api=self.api,
-            kind=kind,
-            endpoint=endpoint,
-            workspace=self.workspace,
-            credentials=self.credentials,
-            document=self.document,
-            size=parts.pop("size", len(self.document.raw)),
-            **parts,
-        )
+        common = {
+            "exchange": self.exchange,
+            "api": self.api,
+            "kind": kind,
+            "endpoint": endpoint,
+            "workspace": self.workspace,
+            "credentials": self.credentials,
+            "document": self.document,
+            "size": len(self.document.raw),
+        }
+        return Call.of(common | parts)
 
     def unreadable(self, endpoint: str, **parts: Any) -> Call:
         """The call that stands for a body nobody can read."""
@@ -62,7 +60,7 @@ def lower(value: str | None) -> str | None:
 
 def decoded_segment(raw: bytes) -> str:
     """A path segment, percent-decoded once; bytes that are not UTF-8 survive as surrogates."""
-    return unquote_to_bytes(raw).decode("utf-8", "surrogateescape")
+    return (unquote_to_bytes(raw) if b"%" in raw else raw).decode("utf-8", "surrogateescape")
 
 
 def person_in_path(raw: bytes) -> Person:
@@ -70,7 +68,7 @@ def person_in_path(raw: bytes) -> Person:
     identifier = decoded_segment(raw)
     if identifier.startswith("cio_"):
         return Person(cio_id=identifier[4:])
-    if _EMAIL.match(identifier):
+    if "@" in identifier and _EMAIL.match(identifier):
         return Person(email=identifier.lower())
     return Person(id=identifier)
 
@@ -79,4 +77,8 @@ def timestamps(
     fields: Mapping[str, Json], at: str, names: Iterable[str], expects: Literal["seconds", "iso8601"] = "seconds"
 ) -> tuple[Timestamp, ...]:
     """The documented time fields that are present and not null."""
-    return tuple(Timestamp(pointer(at, name), fields[name], expects) for name in names if fields.get(name) is not None)
+    found: list[Timestamp] = []
+    for name in names:
+        if fields.get(name) is not None:
+            found.append(Timestamp(pointer(at, name), fields[name], expects))  # noqa: PERF401 (a third of the time)
+    return tuple(found)

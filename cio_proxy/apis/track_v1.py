@@ -35,8 +35,8 @@ class Route(NamedTuple):
 
 def read(envelope: Envelope, path: bytes) -> tuple[Call, ...]:
     """The one call of a Track v1 exchange; an unknown route gives a call of kind `other`."""
-    for route in ROUTES:
-        if route.method == envelope.exchange.method and (match := route.pattern.match(path)):
+    for route in _BY_METHOD.get(envelope.exchange.method, ()):
+        if match := route.pattern.match(path):
             return (route.read(envelope, route.endpoint, match.groups()),)
     return (envelope.call("other", "other"),)
 
@@ -198,3 +198,4 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", rb"/unsubscribe/[^/]+", "/unsubscribe/{delivery_id}", _no_body("unsubscribe")),
     _route("GET", rb"/api/v1/accounts/region", "/api/v1/accounts/region", _no_body("other")),
 )
+_BY_METHOD = {method: tuple(r for r in ROUTES if r.method == method) for method in {r.method for r in ROUTES}}

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol, cast
 
-from cio_proxy.model import Deadline, Fact, Key, Value
+from cio_proxy.model import NOTHING, Deadline, Fact, Key, Value
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What a store knew when it was asked. `in_flight` are the keys that others are about to teach."""
 
-    values: Mapping[Key, Value] = field(default_factory=dict)
+    values: Mapping[Key, Value] = cast(Mapping[Key, Value], NOTHING)
     in_flight: frozenset[Key] = frozenset()
 
 

@@ -10,6 +10,7 @@ from cio_proxy.facts import Reading
 from cio_proxy.model import Deadline, Fact, Key, Value
 
 MARK_SECONDS = 30.0
+NONE: frozenset[Key] = frozenset()
 
 
 class MemoryStore:
@@ -26,8 +27,17 @@ class MemoryStore:
 
     async def get_many(self, keys: Collection[Key], marks: Collection[Key], now: float) -> Reading:
         """Read `keys`; mark those of `marks` that are unknown, for at most 30 s."""
-        values = {key: value for key in keys if (value := self._get(key, now)) is not None}
-        in_flight = frozenset(key for key in keys if (mark := self._marks.get(key)) and mark[1] > now)
+        values = {}
+        for key in keys:
+            if (kept := self._facts.get(key)) is not None:
+                if kept[1] > now:
+                    values[key] = kept[0]
+                    self._facts.move_to_end(key)
+                else:
+                    self._drop(key)
+        in_flight = NONE
+        if self._marks:
+            in_flight = frozenset(key for key in keys if (mark := self._marks.get(key)) and mark[1] > now)
         for key in marks:
             if key not in values:
                 holders = self._marks.get(key, (0, 0.0))[0]

@@ -12,7 +12,9 @@ See https://docs.customer.io/accounts-and-workspaces/managing-credentials/
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import chain
 from urllib.parse import parse_qsl
 
 from cio_proxy.model import KINDS, Call, Confidence, Finding, Known, RuleInfo, keys_of, pointer
@@ -25,9 +27,9 @@ RULE = RuleInfo(
     apis=frozenset({"track_v1", "track_v2", "pipelines", "app"}),
 )
 
-BROWSER = ("origin", "sec-fetch-site", "sec-ch-ua", "referer")
+BROWSER = (b"origin", b"sec-fetch-site", b"sec-ch-ua", b"referer")
 """`sec-fetch-mode` and `accept-language` are no marks of a browser: Node's own fetch sends them (reference 9.3)."""
-FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
 PARAMETERS = frozenset({"api_key", "apikey", "write_key", "writekey", "access_token", "site_secret", "app_key"})
 PLACEHOLDERS = frozenset(
     {
@@ -81,27 +83,34 @@ _PLACEHOLDER = re.compile(
 _TOKEN = re.compile(r"(?<![A-Za-z0-9])(?:sk_(?:us|eu)_|sa_live_)[A-Za-z0-9]{8,}")
 
 
-def check(call: Call, known: Known) -> Iterator[Finding]:
+def check(call: Call, known: Known) -> Iterable[Finding]:
     """The exchange as a whole, then the texts of this call's body."""
+    found: list[Finding] = []
     if call.leads:
-        yield from _placeholder(call)
-        yield from _from_browser(call)
-        yield from _in_url(call)
-    yield from _in_body(call)
+        found += _placeholder(call)
+        found += _from_browser(call)
+        found += _in_url(call)
+    return chain(found, _in_body(call)) if found or _may_hold_a_secret(call) else ()
 
 
-def _placeholder(call: Call) -> Iterator[Finding]:
-    if call.exchange.sandbox:
-        return
+def _may_hold_a_secret(call: Call) -> bool:
+    """A quick first look at the bytes; what is escaped in them may be anything."""
+    raw, secret = call.document.raw, call.credentials.secret
+    return b"sk_" in raw or b"sa_live_" in raw or (len(secret) >= 16 and secret.encode() in raw) or b"\\" in raw
+
+
+def _placeholder(call: Call) -> Iterable[Finding]:
+    credentials = call.credentials
+    if call.exchange.sandbox or not (is_placeholder(credentials.secret) or is_placeholder(credentials.user)):
+        return ()
     user = "key" if call.api == "pipelines" else "site id"
-    for word, what in ((call.credentials.secret, "key"), (call.credentials.user, user)):
-        if is_placeholder(word):
-            message = f"the {what} is a placeholder, or a setting that was never made"
-            effect = f"Customer.io {UNKNOWN_KEY.get(call.api, 'answers 401')}, and nothing is stored."
-            yield _finding("header:Authorization", message, effect, "certain", evidence=f"{len(word)} characters")
-            return
+    word, what = (credentials.secret, "key") if is_placeholder(credentials.secret) else (credentials.user, user)
+    message = f"the {what} is a placeholder, or a setting that was never made"
+    effect = f"Customer.io {UNKNOWN_KEY.get(call.api, 'answers 401')}, and nothing is stored."
+    return (_finding("header:Authorization", message, effect, "certain", evidence=f"{len(word)} characters"),)
 
 
+@lru_cache(1_000)
 def is_placeholder(word: str) -> bool:
     """Whether a key is one that Customer.io never gives out."""
     if not 0 < len(word) <= 64:
@@ -109,27 +118,31 @@ def is_placeholder(word: str) -> bool:
     return re.sub(r"[ _-]", "", word).lower() in PLACEHOLDERS or _PLACEHOLDER.match(word) is not None
 
 
-def _from_browser(call: Call) -> Iterator[Finding]:
-    exchange = call.exchange
-    if not call.credentials.secret or call.api == "pipelines":
-        return
-    if any(exchange.header(name) is not None for name in FORWARDED):
-        return
-    mark = next((name for name in BROWSER if exchange.header(name) is not None), None)
-    if mark is None and _is_browser(exchange.header("user-agent") or ""):
-        mark = "user-agent"
-    if mark is not None:
-        message = f"a server-side key comes from a browser (the request carries `{mark}`)"
-        effect = "Everyone who opens the page can read the key, and use it."
-        yield _finding("header:Authorization", message, effect, "likely")
+def _from_browser(call: Call) -> Iterable[Finding]:
+    headers = call.exchange.named
+    mark = next(filter(headers.__contains__, BROWSER), None)
+    if mark is None and _is_browser(headers.get(b"user-agent", b"")):
+        mark = b"user-agent"
+    if mark is None or not call.credentials.secret or call.api == "pipelines":
+        return ()
+    if any(name in headers for name in FORWARDED):
+        return ()
+    message = f"a server-side key comes from a browser (the request carries `{mark.decode()}`)"
+    effect = "Everyone who opens the page can read the key, and use it."
+    return (_finding("header:Authorization", message, effect, "likely"),)
 
 
-def _is_browser(agent: str) -> bool:
+def _is_browser(agent: bytes) -> bool:
     """Scripts call themselves Mozilla too (PowerShell, Google Apps Script), but name no engine."""
-    return "Mozilla/" in agent and ("AppleWebKit/" in agent or "Gecko/" in agent)
+    return b"Mozilla/" in agent and (b"AppleWebKit/" in agent or b"Gecko/" in agent)
 
 
-def _in_url(call: Call) -> Iterator[Finding]:
+def _in_url(call: Call) -> Iterable[Finding]:
+    target = call.exchange.target
+    return () if target.startswith(b"/") and b"?" not in target else _in_long_url(call)
+
+
+def _in_long_url(call: Call) -> Iterator[Finding]:
     target = call.exchange.target.decode("latin-1")
     secret = call.credentials.secret
     path, _, query = target.partition("?")

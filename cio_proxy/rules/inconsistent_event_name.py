@@ -15,7 +15,8 @@ See https://docs.customer.io/journeys/events/
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from cio_proxy.model import Call, Finding, Known, Param, RuleInfo
 from cio_proxy.recognise import template
@@ -72,17 +73,27 @@ _STYLES = {
 _NOT_SNAKE = re.compile(r"[^\W_][ -]+[^\W_]")
 
 
-def check(call: Call, known: Known) -> Iterator[Finding]:
+def check(call: Call, known: Known) -> Iterable[Finding]:
     """One finding for a name of another style. Variable and personal parts are other rules' business."""
     convention = known.params["convention"]
     if convention == "auto":
         convention = "any" if call.api == "pipelines" else "snake_case"
-    name = (call.name or "").strip()
-    if convention == "any" or not name or len(name) > 500 or (call.api == "pipelines" and name in SEMANTIC):
+    if convention == "any" or not call.name or fits(call.name, convention):
+        return ()
+    return _odd(call, call.name.strip(), convention)
+
+
+@lru_cache(10_000)
+def fits(name: str, convention: str) -> bool:
+    """Whether a name is of a style, as far as it is judged."""
+    name = name.strip()
+    return len(name) > 500 or _fits(template(name), convention)
+
+
+def _odd(call: Call, name: str, convention: str) -> Iterator[Finding]:
+    if call.api == "pipelines" and name in SEMANTIC:
         return
     shape = template(name)
-    if _fits(shape, convention):
-        return
     yield RULE.finding(
         call.name_at,
         f"the event name is not in {convention}",

@@ -11,7 +11,7 @@ See RFC 8259 (JSON)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from cio_proxy.model import KINDS, Call, Confidence, Fault, Finding, Known, RuleInfo, Unavailable
 
@@ -42,10 +42,12 @@ UNREAD: Mapping[str, str] = {
 }
 
 
-def check(call: Call, known: Known) -> Iterator[Finding | Unavailable]:
+def check(call: Call, known: Known) -> Iterable[Finding | Unavailable]:
     """One finding for each kind of fault of the whole body."""
-    if not call.leads:
-        return
+    return _faults(call) if (call.document.faults or call.kind == "unreadable") and call.leads else ()
+
+
+def _faults(call: Call) -> Iterator[Finding | Unavailable]:
     faults = {fault.kind: fault for fault in reversed(call.document.faults)}  # the first of each kind
     if "bad-utf8" in faults:
         faults.pop("not-json", None)  # bytes of another encoding are rarely JSON; one fault, one finding

@@ -13,7 +13,7 @@ See https://docs.customer.io/integrations/api/track/ (identify, track)
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from cio_proxy.model import KINDS, Call, Finding, Json, Known, RuleInfo, Timestamp, keys_of, pointer
@@ -32,8 +32,17 @@ _FROM = datetime(2000, 1, 1, tzinfo=UTC).timestamp()
 _UNTIL = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
 
 
-def check(call: Call, known: Known) -> Iterator[Finding]:
+_LONG = re.compile(rb"\d{12}|\d[Ee]")
+
+
+def check(call: Call, known: Known) -> Iterable[Finding]:
     """The documented time fields, then every field whose name and value both say that it is a time."""
+    if call.api != "pipelines" and not _LONG.search(call.document.raw):
+        return ()  # no number that is more than seconds
+    return _times(call)
+
+
+def _times(call: Call) -> Iterator[Finding]:
     for field in call.timestamps:
         yield from _documented(field)
     if call.api != "app":  # what a message is rendered with is no date to Customer.io

@@ -16,7 +16,7 @@ See https://docs.customer.io/integrations/api/track/ (identify)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cio_proxy.model import Call, Deadline, Fact, Finding, Key, Known, Outcome, Param, RuleInfo, Span, pointer
@@ -43,16 +43,20 @@ RULE = RuleInfo(
 
 def needs(call: Call) -> Iterator[Key]:
     """Whether the person was identified before, and ever with an e-mail address."""
-    for identifier in call.person.identifiers():
+    for identifier in call.identifiers:
         yield Key("has-email", call.workspace, identifier)
         yield Key("identified", call.workspace, identifier)
 
 
-def check(call: Call, known: Known) -> Iterator[Finding]:
+def check(call: Call, known: Known) -> Iterable[Finding]:
     """At once only where every person is known: an unknown one who was created just now has no e-mail address."""
-    if known.people != "complete" or not _lacks_email(call) or not _is_fresh(call, known.params["new_within"]):
+    return _unknown_person(call, known) if known.people == "complete" and _lacks_email(call) else ()
+
+
+def _unknown_person(call: Call, known: Known) -> Iterator[Finding]:
+    if not _is_fresh(call, known.params["new_within"]):
         return
-    identifiers = list(call.person.identifiers())
+    identifiers = call.identifiers
     for identifier in identifiers:
         for kind in ("has-email", "identified"):
             key = Key(kind, call.workspace, identifier)
@@ -64,7 +68,7 @@ def check(call: Call, known: Known) -> Iterator[Finding]:
 
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[Fact]:
     """That a person has an e-mail address; or a deadline for one who was created without."""
-    identifiers = list(call.person.identifiers())
+    identifiers = call.identifiers
     keys = tuple(Key("has-email", call.workspace, identifier) for identifier in identifiers)
     if not _lacks_email(call):
         span = Span(call.at, call.at)

@@ -19,7 +19,8 @@ See https://docs.customer.io/journeys/anonymous-events/
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from cio_proxy.model import Call, Fact, Finding, Key, Known, Origin, Outcome, Param, RuleInfo, Span
@@ -56,26 +57,28 @@ _SIGN_UP = re.compile(
 
 def needs(call: Call) -> Iterator[Key]:
     """Identifies and deletes of the person, and events that came before any identify."""
-    for identifier in call.person.identifiers():
+    for identifier in call.identifiers:
         yield Key("identified", call.workspace, identifier)
         yield Key("deleted", call.workspace, identifier)
-        yield Key("event-first", call.workspace, identifier)
-        yield Key("sign-up-first", call.workspace, identifier)
+        if call.kind == "identify":
+            yield Key("event-first", call.workspace, identifier)
+            yield Key("sign-up-first", call.workspace, identifier)
 
 
-def check(call: Call, known: Known) -> Iterator[Finding]:
+def check(call: Call, known: Known) -> Iterable[Finding]:
     """An event for an unknown person (only when all people are known), or the identify that comes too late."""
-    if call.kind == "event":
-        yield from _unknown_person(call, known)
-    elif call.kind == "identify" and not _is_update_only(call):
-        yield from _late_identify(call, known)
+    if call.kind == "event" and known.people == "complete":
+        return _unknown_person(call, known)
+    if call.kind == "identify" and not _is_update_only(call):
+        return _late_identify(call, known)
+    return ()
 
 
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[Fact]:
     """Identifies and deletes count even when their outcome is unknown; events only when they were accepted."""
     ttl = params["remember"]
     span = Span(call.at, call.at, Origin(call.exchange.id, call.exchange.connection))
-    for identifier in call.person.identifiers():
+    for identifier in call.identifiers:
         match call.kind:
             case "identify":
                 yield Fact(Key("identified", call.workspace, identifier), span, ttl)
@@ -87,14 +90,15 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[F
                     yield Fact(Key("sign-up-first", call.workspace, identifier), span, ttl)
 
 
+@lru_cache(1_000)
 def is_sign_up(name: str) -> bool:
     """Whether an event name says that a person was just created."""
     return _SIGN_UP.fullmatch(re.sub(r"[^a-z]", "", name[:100].lower())) is not None
 
 
 def _unknown_person(call: Call, known: Known) -> Iterator[Finding]:
-    identifiers = list(call.person.identifiers())
-    if known.people != "complete" or not identifiers:
+    identifiers = call.identifiers
+    if not identifiers:
         return
     for identifier in identifiers:
         identified = Key("identified", call.workspace, identifier)
@@ -111,7 +115,7 @@ def _unknown_person(call: Call, known: Known) -> Iterator[Finding]:
 
 
 def _late_identify(call: Call, known: Known) -> Iterator[Finding]:
-    identifiers = list(call.person.identifiers())
+    identifiers = call.identifiers
     if any(known.span(Key("identified", call.workspace, identifier)) for identifier in identifiers):
         return
     if any(known.span(Key("deleted", call.workspace, identifier)) for identifier in identifiers):

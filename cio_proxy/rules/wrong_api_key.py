@@ -13,9 +13,9 @@ See https://docs.customer.io/accounts-and-workspaces/managing-credentials/
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from cio_proxy.model import KINDS, Call, Confidence, Finding, Known, RuleInfo
+from cio_proxy.model import KINDS, Api, Call, Confidence, Credentials, Finding, Known, RuleInfo
 
 RULE = RuleInfo(
     id="wrong-api-key",
@@ -26,6 +26,7 @@ RULE = RuleInfo(
 )
 
 AT = "header:Authorization"
+APP_KEY_LENGTH = 32
 WITHOUT_AUTH = frozenset({"/api/v1/metrics", "/api/v1/push/events", "/unsubscribe/{delivery_id}"})
 FIX = {
     "track": "Use HTTP Basic with the site id and the Track API key of the same workspace.",
@@ -37,10 +38,25 @@ _HEX_32 = re.compile(r"[0-9a-f]{32}\Z")
 _HEX_20 = re.compile(r"[0-9a-f]{20}\Z")
 
 
-def check(call: Call, known: Known) -> Iterator[Finding]:
+def check(call: Call, known: Known) -> Iterable[Finding]:
     """Judge the scheme first, then the configured owner of the key, then its shape."""
-    if not call.leads or call.credentials.scheme in ("none", "other"):
-        return
+    if call.credentials.scheme in ("none", "other") or call.item:
+        return ()
+    return () if _is_ordinary(call.api, call.credentials) else _judge(call)
+
+
+def _is_ordinary(api: Api, credentials: Credentials) -> bool:
+    """A quick first look at what nearly every call carries."""
+    return (
+        credentials.scheme == "basic"
+        and not credentials.fault
+        and len(credentials.secret) != APP_KEY_LENGTH
+        and api in ("track_v1", "track_v2")
+        and credentials.belongs_to in (None, "track_v1")
+    )
+
+
+def _judge(call: Call) -> Iterator[Finding]:
     if call.api in ("track_v1", "track_v2"):
         if call.endpoint not in WITHOUT_AUTH and _PROTECTED.match(call.exchange.target):
             yield from _on_track(call)

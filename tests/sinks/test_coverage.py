@@ -27,7 +27,7 @@ def test_nothing_seen_is_a_clean_summary() -> None:
 
 def test_exchanges_calls_and_refusals_are_counted() -> None:
     coverage = Coverage([RULE])
-    for end in (END, replace(END, calls=(CALL, CALL), ending="partial"), replace(END, ending="blocked")):
+    for end in (END, END._replace(calls=(CALL, CALL), ending="partial"), END._replace(ending="blocked")):
         coverage.ended(end)
     summary = coverage.summary()
     assert (summary["requests"], summary["calls"], summary["blocked"]) == (3, 4, 2)
@@ -35,14 +35,14 @@ def test_exchanges_calls_and_refusals_are_counted() -> None:
 
 def test_a_rule_is_exercised_where_its_evidence_sufficed() -> None:
     coverage = Coverage([RULE])
-    coverage.judged("missing-email", True, False, None)
-    coverage.judged("missing-email", True, True, None)
-    coverage.judged("missing-email", True, False, "people are partial")
-    coverage.judged("missing-email", False, True, None)
+    event = Call(exchange=EXCHANGE, api="track_v1", kind="event", endpoint="/", workspace="w")
+    coverage.ended(END._replace(calls=(CALL, CALL, CALL, event)))
+    coverage.found(FINDING)
+    coverage.unable("missing-email", "people are partial")
     assert coverage.summary()["coverage"]["missing-email"] == {
         "applicable": 3,
         "exercised": 2,
-        "fired": 2,
+        "fired": 1,
         "unavailable": {"people are partial": 1},
     }
 
@@ -50,7 +50,7 @@ def test_a_rule_is_exercised_where_its_evidence_sufficed() -> None:
 def test_reasons_without_end_are_counted_as_other() -> None:
     coverage = Coverage([RULE])
     for number in range(100):
-        coverage.judged("missing-email", True, False, f"reason {number}")
+        coverage.unable("missing-email", f"reason {number}")
     reasons = coverage.summary()["coverage"]["missing-email"]["unavailable"]
     assert len(reasons) == REASONS + 1
     assert reasons["other"] == 100 - REASONS

@@ -71,7 +71,7 @@ def call(api: Api, kind: Kind) -> Call:
 
 
 def end(**changes: Any) -> End:
-    return replace(End(exchange=EXCHANGE, api="track_v1", ending="forwarded"), **changes)
+    return End(exchange=EXCHANGE, api="track_v1", ending="forwarded")._replace(**changes)
 
 
 def test_every_series_has_its_documented_name_and_labels() -> None:
