@@ -251,6 +251,11 @@ class Call:
         return self.exchange.at
 
     @property
+    def raw(self) -> bytes | None:
+        """The bytes of this call alone, for a quick first look; None for an item of a batch."""
+        return self.document.raw if self.item is None else None
+
+    @property
     def leads(self) -> bool:
         """True for the one call of an exchange that findings about the whole exchange belong to."""
         return not self.item

@@ -95,7 +95,9 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
 
 def _may_hold_a_secret(call: Call) -> bool:
     """A quick first look at the bytes; what is escaped in them may be anything."""
-    raw, secret = call.document.raw, call.credentials.secret
+    raw, secret = call.raw, call.credentials.secret
+    if raw is None:
+        return True
     return b"sk_" in raw or b"sa_live_" in raw or (len(secret) >= 16 and secret.encode() in raw) or b"\\" in raw
 
 

@@ -37,7 +37,7 @@ _LONG = re.compile(rb"\d{12}|\d[Ee]")
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
     """The documented time fields, then every field whose name and value both say that it is a time."""
-    if call.api != "pipelines" and not _LONG.search(call.document.raw):
+    if (raw := call.raw) is not None and call.api != "pipelines" and not _LONG.search(raw):
         return ()  # no number that is more than seconds
     return _times(call)
 

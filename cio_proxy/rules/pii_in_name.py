@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -41,6 +42,9 @@ PAGE = "name or address of a page"
 NAMED: Mapping[Kind, str] = {"page": PAGE, "screen": "screen name", "form_submit": "form name"}
 ADDRESSES = ("url", "path", "search", "referrer")
 """The properties of a page that hold its address (reference §4)."""
+
+NAMES = 1_000
+"""More names than Customer.io takes in one call (reference 6.2)."""
 
 _VERSION = re.compile(r"(?:v|ver|version|release|build|(?:upgraded?|updated?)[ _-]to)[ _.:-]?\Z", re.IGNORECASE)
 
@@ -73,10 +77,10 @@ def _names(call: Call) -> Iterator[Name]:
             yield Name(call.name, call.name_at, "event name", refusable=True)
         else:
             yield Name(call.name, call.name_at, NAMED.get(call.kind, "name"))
-    for text in call.attributes:
+    for text in islice(call.attributes, NAMES):
         if not is_plain(text):
             yield Name(text, pointer(call.attributes_at, text), "attribute name")
-    for text in call.data:
+    for text in islice(call.data, NAMES):
         if not is_plain(text):
             yield Name(text, pointer(call.data_at, text), "name in the event's data")
     if call.kind == "page":
