@@ -25,6 +25,7 @@ from cio_proxy.model import (
     Call,
     Deadline,
     Exchange,
+    Exemption,
     Fact,
     Finding,
     Json,
@@ -42,9 +43,11 @@ from cio_proxy.model import (
 )
 from cio_proxy.recognise import masked, masked_json, template
 from cio_proxy.rules import Rule
+from cio_proxy.watchdog import Overdue
 
-type RuleError = Callable[[str, Exception], None]
+type RuleError = Callable[[str, BaseException], None]
 type Unable = Callable[[str, str], None]
+type Exempted = Callable[[Exemption], None]
 
 MINUTE = 60.0
 SHOWN = 300
@@ -120,7 +123,8 @@ class _Known:
 class Engine:
     """Judges exchanges with a set of rules under one configuration. Holds no facts of its own.
 
-    `rule_error` is told of every exception of a rule, and `unable` of every call that a rule could not judge, and why.
+    `rule_error` is told of every exception of a rule, `unable` of every call that a rule could not judge, and why, and
+    `exempted` of every finding that an exemption covers.
     """
 
     def __init__(
@@ -131,6 +135,7 @@ class Engine:
         *,
         rule_error: RuleError = lambda rule, error: None,
         unable: Unable = lambda rule, reason: None,
+        exempted: Exempted = lambda exemption: None,
     ) -> None:
         self.settings = settings
         self.rules = tuple(rule for rule in rules if settings.rule(rule.info.id).action != "off")
@@ -139,6 +144,10 @@ class Engine:
         self._digest = lru_cache(SUBJECTS)(lambda workspace, subject: Key("", workspace, subject).sealed(seal).subject)
         self._rule_error = rule_error
         self._unable = unable
+        self._exempted = exempted
+        self._exemptions = {
+            rule.info.id: tuple(each for each in settings.exemptions if each.rule == rule.info.id) for rule in rules
+        }
         self._keyring = Keyring(settings.workspaces, seal)
         self._clients = Clients(settings.clients)
         self._params = {rule.info.id: self._params_of(rule) for rule in self.rules}
@@ -156,7 +165,7 @@ class Engine:
             for rule in plan.needs:
                 try:
                     keys.update(map(self._sealed, rule.needs(call)))  # type: ignore[misc]  # what a plan is for
-                except Exception as error:
+                except (Exception, Overdue) as error:
                     self._rule_error(rule.info.id, error)
             facts = self._facts(plan, call, presumed, opened)
             for fact in facts:
@@ -178,7 +187,7 @@ class Engine:
                 try:
                     if results := rule.check(call, known):  # type: ignore[misc]
                         self._take(results, rule, call, opened, findings)
-                except Exception as error:
+                except (Exception, Overdue) as error:
                     self._rule_error(rule.info.id, error)
             if len(opened.calls) == 1:
                 break
@@ -203,7 +212,7 @@ class Engine:
                     try:
                         if results := rule.review(call, outcome, known):  # type: ignore[misc]
                             self._take(results, rule, call, opened, findings, late=True)
-                    except Exception as error:
+                    except (Exception, Overdue) as error:
                         self._rule_error(rule.info.id, error)
         return Settled(tuple(facts), tuple(findings))
 
@@ -219,8 +228,9 @@ class Engine:
             try:
                 for result in rule.due(deadline, known):
                     if isinstance(result, Finding) and policy.reported(result, self.settings):
-                        findings += [replace(result, time=deadline.at)]
-            except Exception as error:
+                        exempt = self._is_exempt(result, result.endpoint, result.client, deadline.at)
+                        findings += [replace(result, time=deadline.at, action="exempt" if exempt else "logged")]
+            except (Exception, Overdue) as error:
                 self._rule_error(rule.info.id, error)
         return tuple(findings)
 
@@ -239,11 +249,23 @@ class Engine:
             if isinstance(result, Unavailable):
                 reason = reason or result.reason
             elif policy.reported(result, self.settings):
-                action = "logged" if late else policy.decide(result, opened.calls, call, self.settings)
+                action = self._action(result, call, opened, late)
                 findings.append(self._completed(result, call, opened, number, action))
                 number += 1
         if reason and not number:
             self._unable(rule.info.id, reason)
+
+    def _action(self, finding: Finding, call: Call, opened: Opened, late: bool) -> Taken:
+        if self._is_exempt(finding, call.endpoint, opened.client, call.at):
+            return "exempt"
+        return "logged" if late else policy.decide(finding, opened.calls, call, self.settings)
+
+    def _is_exempt(self, finding: Finding, endpoint: str, client: str, at: float) -> bool:
+        exemptions = self._exemptions[finding.rule]
+        found = policy.exemption(finding, exemptions, endpoint=endpoint, client=client, at=at) if exemptions else None
+        if found is not None:
+            self._exempted(found)
+        return found is not None
 
     def _verdict(self, opened: Opened, findings: Sequence[Finding]) -> Verdict:
         blocked = [finding for finding in findings if finding.action == "blocked"]
@@ -260,7 +282,7 @@ class Engine:
             try:
                 for key, value, ttl in rule.learn(call, outcome, self._params[rule.info.id]):  # type: ignore[misc]
                     facts.append(Fact(self._sealed(key), self._kept(value, call, opened), ttl))
-            except Exception as error:
+            except (Exception, Overdue) as error:
                 self._rule_error(rule.info.id, error)
         return facts
 

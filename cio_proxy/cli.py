@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
-from dataclasses import replace
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cio_proxy.model import Address, Settings
+
+if TYPE_CHECKING:
+    from cio_proxy.config import Loaded
 
 VERSION = version("cio-proxy")
 USAGE_ERROR = 2
@@ -76,10 +80,8 @@ def run(config: str | None, **flags: Any) -> None:
     cio-proxy run --listen 127.0.0.1:8080
     cio-proxy run --upstream live --enforcement enforce --journal findings.jsonl
     """
-    settings, warnings = _settings(config, flags)
-    for warning in warnings:
-        click.echo(warning, err=True)
-    sys.exit(asyncio.run(_serve(settings)))
+    _loaded(config, flags)  # a mistake is told before anything starts
+    sys.exit(asyncio.run(_serve(lambda: _load(config, flags))))
 
 
 @main.command()
@@ -94,7 +96,7 @@ def sandbox(listen: str, region: Any) -> None:
     cio-proxy sandbox
     cio-proxy sandbox --listen 127.0.0.1:0 --region eu
     """
-    from cio_proxy.config import ConfigError, address
+    from cio_proxy.config import Mistake, address
     from cio_proxy.sandbox import Sandbox
 
     async def serve(where: Address) -> int:
@@ -110,7 +112,7 @@ def sandbox(listen: str, region: Any) -> None:
 
     try:
         where = address(listen)
-    except (ConfigError, ValueError) as error:
+    except Mistake as error:
         raise Refused(f"--listen: {error}") from error
     sys.exit(asyncio.run(serve(where)))
 
@@ -138,122 +140,196 @@ def explain(rule: str | None) -> None:
         raise Refused(str(error.args[0])) from error
 
 
-def _settings(config: str | None, flags: dict[str, Any]) -> tuple[Settings, tuple[str, ...]]:
+@main.group()
+def config() -> None:
+    """Check or show the configuration.
+
+    \b
+    cio-proxy config check cio-proxy.yaml
+    cio-proxy config show
+    """
+
+
+@config.command("check")
+@click.argument("file")
+def config_check(file: str) -> None:
+    """Check a configuration file: every mistake at once, each with its line.
+
+    \b
+    cio-proxy config check cio-proxy.yaml
+    cio-proxy config check config/sidecar.yaml
+    """
+    from cio_proxy.config import expired
+
+    loaded = _loaded(file, {})
+    for line in (*loaded.warnings, *expired(loaded.settings, time.time())):
+        click.echo(line, err=True)
+    click.echo(f"{file} can be used")
+
+
+@config.command("show")
+@shared_options
+def config_show(config: str | None, **flags: Any) -> None:
+    """Show the configuration in force, from file, environment and flags, as a file that would give the same.
+
+    \b
+    cio-proxy config show
+    cio-proxy config show --config cio-proxy.yaml --enforcement enforce
+    """
+    from cio_proxy.config import written
+    from cio_proxy.rules import RULES
+
+    click.echo(written(_loaded(config, flags).settings, [rule.info for rule in RULES]), nl=False)
+
+
+@main.command()
+@shared_options
+def env(config: str | None, **flags: Any) -> None:
+    """Print how to point each SDK at the proxy, and the variables to export.
+
+    \b
+    cio-proxy env
+    eval "$(cio-proxy env --listen 127.0.0.1:8081)"
+    """
+    from cio_proxy.state import folder
+
+    settings = _loaded(config, flags).settings
+    url = f"http://{settings.listen}"
+    click.echo(f"export CIO_PROXY_URL={url}")
+    authority = folder(settings, os.environ) / "certificates" / "mitmproxy-ca-cert.pem"
+    for line in (
+        "Node (customerio-node):",
+        f"  new TrackClient(site, key, {{url: '{url}/api/v1'}})",
+        f"  new APIClient(key, {{url: '{url}/v1'}})",
+        f"  new PipelinesClient(key, {{url: '{url}/v1'}})",
+        "Python (customerio):",
+        f"  client = CustomerIO(site, key); client.base_url = '{url}/api/v1'",
+        f"  APIClient(key, url='{url}')",
+        "Python (customerio-cdp-analytics):",
+        f"  Client(write_key, host='{url}')",
+        "Over TLS, any SDK: the same port, and as the certificate authority to trust",
+        f"  {authority}",
+    ):
+        click.echo(f"# {line}")
+
+
+@main.command()
+@click.argument("switch", required=False, metavar="[observe|enforce|bypass]")
+@shared_options
+def enforcement(switch: str | None, config: str | None, **flags: Any) -> None:
+    """Switch a running proxy: only observe, enforce, or bypass the audit altogether; without a word, ask it.
+
+    It holds until the proxy ends, also over a reload of the configuration.
+
+    \b
+    cio-proxy enforcement bypass
+    cio-proxy enforcement enforce --admin 127.0.0.1:9181
+    """
+    from cio_proxy import state
+
+    settings = _loaded(config, flags).settings
+    token = state.folder(settings, os.environ) / "admin.token"
+    request = urllib.request.Request(f"http://{settings.admin}/api/enforcement")
+    try:
+        request.add_header("Authorization", f"Bearer {token.read_text().strip()}")
+        if switch is not None:
+            request.data = json.dumps({"enforcement": switch}).encode()
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
+            click.echo(json.load(answer)["enforcement"])
+    except urllib.error.HTTPError as error:
+        raise Refused(
+            f"the proxy at {settings.admin} refused: {json.load(error).get('error', error.reason)}"
+        ) from error
+    except FileNotFoundError as error:
+        raise Refused(f"{token} is not there: start the proxy first, as the same user") from error
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        raise Refused(f"no proxy at {settings.admin}: {reason}; --admin names another") from error
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completions(shell: str) -> None:
+    """Print a script that completes commands and options in your shell.
+
+    \b
+    eval "$(cio-proxy completions bash)"
+    cio-proxy completions fish > ~/.config/fish/completions/cio-proxy.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    if script := get_completion_class(shell):
+        click.echo(script(main, {}, "cio-proxy", "_CIO_PROXY_COMPLETE").source())
+
+
+def _load(config: str | None, flags: dict[str, Any]) -> Loaded:
+    """The configuration of a command. Raises ConfigError."""
     from cio_proxy import rules
-    from cio_proxy.config import ConfigError, load
+    from cio_proxy.config import load
 
     named = config or os.environ.get("CIO_PROXY_CONFIG")
     given = {_KEYS.get(name, name): value for name, value in flags.items() if value is not None}
+    return load(Path(named) if named else None, os.environ, given, rules=[rule.info for rule in rules.RULES])
+
+
+def _loaded(config: str | None, flags: dict[str, Any]) -> Loaded:
+    """The same for a user: a mistake is one line each. Raises Refused."""
+    from cio_proxy.config import ConfigError
+
     try:
-        loaded = load(Path(named) if named else None, os.environ, given, rules=[rule.info for rule in rules.RULES])
+        return _load(config, flags)
     except ConfigError as error:
         raise Refused(str(error)) from error
-    return loaded.settings, loaded.warnings
 
 
 _KEYS = {"journal": "journal.path"}
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(load: Callable[[], Loaded]) -> int:
     """Start everything, say so, wait for a signal, and stop in the order that loses nothing."""
-    from cio_proxy import drivers, rules, state
-    from cio_proxy.admin import Admin
-    from cio_proxy.audit import sealed_with
-    from cio_proxy.sandbox import Sandbox
-    from cio_proxy.sinks.console import Console
-    from cio_proxy.sinks.coverage import Coverage
-    from cio_proxy.sinks.journal import Journal
-    from cio_proxy.sinks.metrics import Metrics
-    from cio_proxy.sources.mitm import Door
+    from cio_proxy.run import Proxy
 
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="cio-proxy: %(message)s")
-    infos = [rule.info for rule in rules.RULES]
     try:
-        folder = state.folder(settings, os.environ)
-        key = state.hash_key(folder)
+        proxy = Proxy(load, os.environ)
     except (OSError, ValueError) as error:
         raise Refused(f"state folder: {error}") from error
-    settings = replace(settings, state=str(folder))
-    metrics = Metrics(infos, settings, VERSION)
-    journal = Journal(
-        settings.journal,
-        dropped=lambda count: metrics.dropped("journal", count),
-        degraded=lambda on: metrics.degraded("journal", on),
-    )
-    console = Console(dropped=lambda count: metrics.dropped("console", count))
-    coverage = Coverage([info for info in infos if settings.rule(info.id).action != "off"])
-    auditor = drivers.build(
-        settings,
-        sinks=(metrics, coverage, journal, console),
-        seal=sealed_with(key),
-        rule_error=_once(lambda rule, error: metrics.rule_error(rule)),
-        error=lambda part, error: metrics.store_error("memory") if part == "store" else metrics.degraded(part),
-        unable=coverage.unable,
-    )
-    admin = Admin(
-        metrics=metrics,
-        journal=journal,
-        summary=coverage.summary,
-        degraded=metrics.degraded_parts,
-        token=state.admin_token(folder),
-        rules=[info.id for info in infos],
-    )
-    metrics.known = auditor.store.known
-    emulation = Sandbox() if settings.upstream == "sandbox" else None
-    async with contextlib.AsyncExitStack() as stack:
-        stack.callback(journal.close)
-        stack.callback(console.close)
-        try:
-            upstream = settings.upstream
-            if emulation is not None:
-                upstream = await emulation.start()
-                stack.push_async_callback(emulation.stop)
-            listening = await admin.start(settings.admin)
-            stack.push_async_callback(admin.stop)
-            door = Door(
-                auditor,
-                upstream=upstream,
-                sandbox=emulation is not None,
-                connected=metrics.connection,
-                failed=lambda error: metrics.degraded("door"),
-            )
-            outbound = await door.start()
-        except OSError as error:
-            raise Refused(str(error)) from error
-        ready = {
-            "ready": True,
-            "outbound": f"http://{outbound}",
-            "inbound": None,
-            "explicit": None,
-            "admin": f"http://{listening}",
-            "upstream": settings.upstream,
-            "sandbox": upstream if emulation is not None else None,
-            "pid": os.getpid(),
-        }
-        click.echo(json.dumps(ready))
-        if emulation is not None:
-            click.echo(
-                "cio-proxy: upstream is the sandbox, nothing leaves this machine (--upstream live changes that)",
-                err=True,
-            )
-        admin.ready = True
-        await _stopped()
-        admin.draining = True
-        await door.stop()
+    try:
+        ready = await proxy.start()
+    except OSError as error:
+        raise Refused(str(error)) from error
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, proxy.reload)
+    click.echo(json.dumps(ready))
+    for line in greeting(ready, proxy.settings):
+        click.echo(f"cio-proxy: {line}", err=True)
+    await _stopped()
+    await proxy.stop()
+    for line in farewell(proxy.summary()):
+        click.echo(f"cio-proxy: {line}", err=True)
     return 0
 
 
-def _once(count: Callable[[str, Exception], None]) -> Callable[[str, Exception], None]:
-    """Count every error of a rule and log the first."""
-    seen: set[str] = set()
+def greeting(ready: dict[str, Any], settings: Settings) -> Iterator[str]:
+    """What a person wants to know first: where to send traffic, where it goes, and what is done about findings."""
+    yield f"send Customer.io traffic to {ready['outbound']}; metrics and findings are at {ready['admin']}"
+    if settings.upstream == "sandbox":
+        yield "upstream is the sandbox, nothing leaves this machine (--upstream live changes that)"
+    else:
+        yield f"upstream is {settings.upstream}"
+    if settings.enforcement == "observe":
+        yield "observing: findings are shown, nothing is refused (--enforcement enforce changes that)"
+    else:
+        yield "enforcing: what is certain to be lost is refused with 400"
 
-    def rule_error(rule: str, error: Exception) -> None:
-        count(rule, error)
-        if rule not in seen:
-            seen.add(rule)
-            logging.getLogger("cio_proxy").warning("rule %s failed: %s", rule, type(error).__name__)
 
-    return rule_error
+def farewell(summary: dict[str, Any]) -> Iterator[str]:
+    """What the run came to."""
+    found = ", ".join(f"{count:,} {rule}" for rule, count in sorted(summary["by_rule"].items(), key=lambda e: -e[1]))
+    blocked = f", {summary['blocked']:,} blocked" if summary["blocked"] else ""
+    yield f"{summary['requests']:,} requests, {summary['calls']:,} calls{blocked}; findings: {found or 'none'}"
+    for exemption in summary["exemptions"]:
+        if not exemption["used"]:
+            yield f"the exemption '{exemption['exemption']}' was never used"
 
 
 async def _stopped() -> None:

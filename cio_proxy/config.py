@@ -6,6 +6,8 @@ import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -17,6 +19,7 @@ from cio_proxy.model import (
     DEFAULT_RULE,
     Action,
     Address,
+    Exemption,
     Param,
     RuleInfo,
     Settings,
@@ -143,6 +146,19 @@ def upstream(value: object) -> str:
     )
 
 
+def moment(value: object) -> float:
+    """The end of a day, `2027-01-31` in UTC, or a moment in RFC 3339. Raises Mistake."""
+    if isinstance(value, str):
+        try:
+            read = datetime.fromisoformat(value)
+        except ValueError:
+            pass
+        else:
+            day = timedelta(days=1) if len(value) <= len("2027-01-31") else timedelta()
+            return ((read if read.tzinfo else read.replace(tzinfo=UTC)) + day).timestamp()
+    raise Mistake("not a date: write 2027-01-31 (to the end of that day, UTC) or 2027-01-31T18:00:00Z")
+
+
 def memory(value: object) -> str:
     """Where facts are kept. Raises Mistake."""
     if value == "memory:":
@@ -195,18 +211,20 @@ type Reader = Callable[[object], Any]
 
 
 class Option(NamedTuple):
-    """One key: its path in the file, its path in Settings, how it is read, and what it means."""
+    """One key: its path in the file, its path in Settings, how it is read, what it means, and when it takes effect."""
 
     key: str
     path: str
     read: Reader
     about: str
+    restart: bool = False
+    """True where a reload keeps the old value."""
 
 
 OPTIONS: tuple[Option, ...] = (
-    Option("listen", "listen", address, "where the app sends its Customer.io traffic"),
-    Option("admin", "admin", address, "where metrics and findings are served"),
-    Option("upstream", "upstream", upstream, "sandbox, live, live-eu, or a URL"),
+    Option("listen", "listen", address, "where the app sends its Customer.io traffic", restart=True),
+    Option("admin", "admin", address, "where metrics and findings are served", restart=True),
+    Option("upstream", "upstream", upstream, "sandbox, live, live-eu, or a URL", restart=True),
     Option("enforcement", "enforcement", one_of("observe", "enforce"), "log what would be blocked, or block it"),
     Option("people", "people", one_of("partial", "complete"), "whether every person is known to the proxy"),
     Option("on_error", "on_error", one_of("pass", "block"), "what happens to an exchange whose audit fails"),
@@ -214,17 +232,17 @@ OPTIONS: tuple[Option, ...] = (
     Option("thresholds.block", "block", one_of(*CONFIDENCES), "findings below this confidence never block"),
     Option("findings_header", "findings_header", flag, "whether answers carry Cio-Proxy-Findings"),
     Option("show_values", "show_values", flag, "show values as sent; for local sessions only"),
-    Option("max_audited_body", "max_audited_body", size, "larger bodies pass unread"),
-    Option("state", "state", text, "the folder of the hash key and the certificates"),
-    Option("facts", "facts", memory, "where facts are kept"),
-    Option("facts_limit", "facts_limit", count, "how many facts are kept"),
-    Option("journal.path", "journal.path", text, "the file that findings are written to, as JSON lines"),
-    Option("journal.max_size", "journal.max_bytes", size, "the size at which it is rotated"),
-    Option("journal.keep", "journal.keep", count, "how many rotated files are kept"),
-    Option("journal.queue", "journal.queue", count, "how many findings may wait to be written"),
-    Option("timeouts.connect", "timeouts.connect", wait, "the wait for an upstream connection"),
-    Option("timeouts.response", "timeouts.response", wait, "the wait for an upstream answer"),
-    Option("timeouts.drain", "timeouts.drain", duration, "the wait for requests in flight when stopping"),
+    Option("max_audited_body", "max_audited_body", size, "larger bodies pass unread", restart=True),
+    Option("state", "state", text, "the folder of the hash key and the certificates", restart=True),
+    Option("facts", "facts", memory, "where facts are kept", restart=True),
+    Option("facts_limit", "facts_limit", count, "how many facts are kept", restart=True),
+    Option("journal.path", "journal.path", text, "the file that findings are written to, as JSON lines", restart=True),
+    Option("journal.max_size", "journal.max_bytes", size, "the size at which it is rotated", restart=True),
+    Option("journal.keep", "journal.keep", count, "how many rotated files are kept", restart=True),
+    Option("journal.queue", "journal.queue", count, "how many findings may wait to be written", restart=True),
+    Option("timeouts.connect", "timeouts.connect", wait, "the wait for an upstream connection", restart=True),
+    Option("timeouts.response", "timeouts.response", wait, "the wait for an upstream answer", restart=True),
+    Option("timeouts.drain", "timeouts.drain", duration, "the wait for requests in flight when stopping", restart=True),
     Option("clients", "clients", clients, "names of clients by a part of their User-Agent"),
 )
 WORKSPACE: Final[Mapping[str, Reader]] = {
@@ -232,6 +250,11 @@ WORKSPACE: Final[Mapping[str, Reader]] = {
     "track_keys": digests,
     "app_keys": digests,
     "pipelines_keys": digests,
+}
+MATCHERS: Final = ("endpoint", "pointer", "name", "client")
+EXEMPTION: Final[Mapping[str, Reader]] = {
+    **dict.fromkeys((*MATCHERS, "reason", "owner"), text),
+    "expires": moment,
 }
 UNITS: Final[Mapping[str, Reader]] = {
     "duration": duration,
@@ -259,6 +282,10 @@ class EachName(dict[str, Section]):
         return self._below
 
 
+class EachItem(dict[str, Reader]):
+    """A list of sections that are all alike."""
+
+
 def _sections(rules: Sequence[RuleInfo]) -> Section:
     """Everything that the file may hold, as nested sections with a reader at each leaf."""
     tree: dict[str, Any] = {}
@@ -270,6 +297,7 @@ def _sections(rules: Sequence[RuleInfo]) -> Section:
             tree[top] = option.read
     tree["rules"] = {rule.id: _rule_section(rule) for rule in rules}
     tree["workspaces"] = EachName(WORKSPACE)
+    tree["exemptions"] = EachItem({"rule": one_of(*(rule.id for rule in rules)), **EXEMPTION})
     return tree
 
 
@@ -306,6 +334,27 @@ def load(
     return Loaded(settings, tuple(_warnings(settings, rules)))
 
 
+def kept(new: Settings, old: Settings) -> tuple[Settings, tuple[str, ...]]:
+    """The new settings with the old value of each option that needs a restart, and the keys of those that differ."""
+    names = []
+    for option in OPTIONS:
+        before = attrgetter(option.path)(old)
+        if option.restart and attrgetter(option.path)(new) != before:
+            names.append(option.key)
+            new = _changed(new, option.path, before)
+    return new, tuple(names)
+
+
+def expired(settings: Settings, now: float) -> tuple[str, ...]:
+    """A line for each exemption that holds no more."""
+    return tuple(
+        f"the exemption '{each.label}' expired on {datetime.fromtimestamp(each.expires, UTC):%Y-%m-%d %H:%M} UTC: "
+        "its findings count again; renew it or take it out"
+        for each in settings.exemptions
+        if each.expires is not None and not each.holds(now)
+    )
+
+
 def overlay(settings: Settings, changes: Mapping[str, object], *, rules: Sequence[RuleInfo]) -> Settings:
     """Settings with some dotted keys changed, such as `rules.missing-email.window`. Raises ConfigError."""
     reading = _Reading(rules)
@@ -320,6 +369,8 @@ class _Reading:
     def __init__(self, rules: Sequence[RuleInfo]) -> None:
         self._sections = _sections(rules)
         self._values: dict[tuple[str, ...], Any] = {}
+        self._items: dict[tuple[str, ...], str] = {}
+        """The items of lists, and where each stands."""
         self._mistakes: list[str] = []
 
     def file(self, path: Path) -> None:
@@ -361,12 +412,15 @@ class _Reading:
             if name not in at:
                 return self._unknown(place, f"key '{_shown(name)}'", name, tuple(at))
             at = at[name]
+        if isinstance(at, EachItem):
+            return self._wrong(place, "a list: it can only be given in a file")
         if isinstance(at, Mapping):
             return self._wrong(place, f"a section: set one of {', '.join(at)} in it")
         return self._take(path, at, value, place)
 
     def applied(self, settings: Settings) -> Settings:
         """The settings with what was read. Raises ConfigError."""
+        exemptions = tuple(filter(None, map(self._exemption, self._items)))
         if self._mistakes:
             raise ConfigError("\n".join(self._mistakes))
         for option in OPTIONS:
@@ -382,7 +436,17 @@ class _Reading:
                     rules[id] = replace(old, params={**old.params, name: value})
                 case "workspaces", id, name:
                     workspaces[id] = replace(workspaces.get(id, WorkspaceSettings()), **{name: value})
-        return replace(settings, rules=rules, workspaces=workspaces)
+        return replace(settings, rules=rules, workspaces=workspaces, exemptions=settings.exemptions + exemptions)
+
+    def _exemption(self, item: tuple[str, ...]) -> Exemption | None:
+        given = {path[-1]: value for path, value in self._values.items() if path[:-1] == item}
+        missing = [key for key in ("rule", "reason") if key not in given]
+        if not any(key in given for key in MATCHERS):
+            missing.append(f"one of {', '.join(MATCHERS)}")
+        if missing:
+            self._wrong(self._items[item], f"an exemption needs {' and '.join(missing)}")
+            return None
+        return Exemption(**given)
 
     def _section(self, node: yaml.MappingNode, section: Section, path: tuple[str, ...], file: str) -> None:
         seen: set[str] = set()
@@ -399,7 +463,7 @@ class _Reading:
             seen.add(name)
 
     def _below(self, node: yaml.Node, at: Reader | Section, path: tuple[str, ...], file: str) -> None:
-        place, key = _place(file, node), _shown(".".join(path))
+        place, key = _place(file, node), ".".join(map(_shown, path))
         if not isinstance(at, Mapping):
             try:
                 value = _Loader("").construct_object(node, deep=True)
@@ -411,10 +475,21 @@ class _Reading:
                 self._wrong(place, f"{key}: not a value; leave out tags (!) and aliases (*)")
             else:
                 self._take(path, at, value, f"{place}: {key}")
+        elif isinstance(at, EachItem):
+            self._list(node, at, path, file)
         elif isinstance(node, yaml.MappingNode):
             self._section(node, at, path, file)
         else:
             self._wrong(place, f"{key}: a section; write `key: value` lines below it")
+
+    def _list(self, node: yaml.Node, section: Section, path: tuple[str, ...], file: str) -> None:
+        items = node.value if isinstance(node, yaml.SequenceNode) else []
+        if not all(isinstance(item, yaml.MappingNode) for item in items) or not isinstance(node, yaml.SequenceNode):
+            self._wrong(_place(file, node), f"{'.'.join(path)}: a list; write `- key: value` lines below it")
+            return
+        for index, item in enumerate(items):
+            self._items[*path, str(index)] = _place(file, item)
+            self._section(item, section, (*path, str(index)), file)
 
     def _take(self, path: tuple[str, ...], read: Reader, value: object, place: str) -> None:
         try:
@@ -502,3 +577,62 @@ def _warnings(settings: Settings, rules: Sequence[RuleInfo]) -> list[str]:
                 f"set rules.{rule.id}.report: {block}"
             )
     return lines
+
+
+# --- and back ----------------------------------------------------------------------------------
+
+
+def written(settings: Settings, rules: Sequence[RuleInfo]) -> str:
+    """The settings as a file that gives the same."""
+    tree: dict[str, Any] = {}
+    for option in OPTIONS:
+        value = attrgetter(option.path)(settings)
+        if value is not None:
+            top, _, name = option.key.partition(".")
+            section = tree.setdefault(top, {}) if name else tree
+            section[name or top] = value_written(value, option.read)
+    readers = {rule.id: {name: _param(param) for name, param in rule.params.items()} for rule in rules}
+    tree["rules"] = {
+        id: {
+            **_given({"action": said.action, "report": said.report, "block": said.block}),
+            **{name: value_written(value, readers[id][name]) for name, value in said.params.items()},
+        }
+        for id, said in settings.rules.items()
+    }
+    tree["workspaces"] = {
+        name: {key: list(getattr(each, key)) for key in WORKSPACE if getattr(each, key)}
+        for name, each in settings.workspaces.items()
+    }
+    tree["exemptions"] = [
+        {
+            key: value_written(value, moment if key == "expires" else text)
+            for key in ("rule", *EXEMPTION)
+            if (value := getattr(each, key)) is not None
+        }
+        for each in settings.exemptions
+    ]
+    shown = {key: value for key, value in tree.items() if value not in ({}, [])}
+    return yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=110)
+
+
+def value_written(value: Any, read: Reader) -> Any:
+    """A value as a file has it: `5s`, `64MiB`, `127.0.0.1:8080`."""
+    if read in (duration, wait):
+        return _in_units(value, {"d": 86_400, "h": 3_600, "m": 60}) or f"{value:g}s"
+    if read is size:
+        return _in_units(value, {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10}) or value
+    if read is moment:
+        return datetime.fromtimestamp(value, UTC).isoformat()
+    if isinstance(value, Address):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _in_units(value: float, units: Mapping[str, int]) -> str | None:
+    return next((f"{value // size:.0f}{unit}" for unit, size in units.items() if value and value % size == 0), None)
+
+
+def _given(section: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if value is not None}

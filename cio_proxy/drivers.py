@@ -6,13 +6,13 @@ import heapq
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cio_proxy import rules as rule_list
 from cio_proxy.apis import surface, track_v2
 from cio_proxy.apis.refusals import refused
-from cio_proxy.audit import CLEAN, Engine, Opened, RuleError, Unable
+from cio_proxy.audit import CLEAN, Engine, Opened, RuleError
 from cio_proxy.facts import Reading, Store
 from cio_proxy.facts.memory import MemoryStore
 from cio_proxy.model import (
@@ -27,21 +27,24 @@ from cio_proxy.model import (
     Sink,
     Verdict,
 )
-from cio_proxy.rules import Rule
+from cio_proxy.rules import RULES
+from cio_proxy.watchdog import Overdue
 
 log = logging.getLogger("cio_proxy")
 
 HEADER_LIMIT = 1024
 AUDIT_FAILED = "blocked by cio-proxy: the audit failed and on_error is block"
+UNWATCHED: AbstractContextManager[None] = nullcontext()
 NO_ITEMS: frozenset[int] = frozenset()
 _WORST = ("blocked", "would_block", "logged", "exempt", "baselined")
 
 
 @dataclass(slots=True)
 class Audit:
-    """One exchange on its way through the proxy."""
+    """One exchange on its way through the proxy, and the engine that it began with."""
 
     exchange: Exchange
+    engine: Engine
     opened: Opened | None
     verdict: Verdict
     header: str
@@ -68,36 +71,48 @@ class Auditor:
 
     def __init__(
         self,
-        settings: Settings,
         engine: Engine,
         store: Store,
         sinks: Sequence[Sink],
         clock: Callable[[], float] = time.time,
         *,
+        watchdog: AbstractContextManager[None] = UNWATCHED,
         error: RuleError = lambda part, error: None,
     ) -> None:
-        self.settings = settings
         self.engine = engine
+        """Judges what begins from now on. Another one may take its place while traffic flows."""
+        self.bypass = False
+        """True while nothing is audited."""
         self.store = store
         self.sinks = tuple(sinks)
         self.clock = clock
+        self._watchdog = watchdog
         self._error = error
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration in force."""
+        return self.engine.settings
 
     async def begin(self, exchange: Exchange) -> Audit:
         """Judge an exchange before it is forwarded, and report what was found."""
         started = time.perf_counter()
+        engine = self.engine
         opened: Opened | None = None
         verdict = CLEAN
-        if exchange.body is not None:
+        if exchange.body is not None and not self.bypass:
             try:
-                opened = self.engine.open(exchange)
-                verdict = self.engine.judge(opened, await self._read(opened))
-            except Exception as error:
+                with self._watchdog:
+                    opened = engine.open(exchange)
+                reading = await self._read(opened)
+                with self._watchdog:
+                    verdict = engine.judge(opened, reading)
+            except (Exception, Overdue) as error:
                 self._failed("audit", error)
-                if self.settings.on_error == "block":
+                if engine.settings.on_error == "block":
                     verdict = Verdict(refusal=refused("audit failed", "audit_failed", AUDIT_FAILED))
-        header = findings_header(verdict.findings) if verdict.findings and self.settings.findings_header else ""
-        audit = Audit(exchange, opened, verdict, header, time.perf_counter() - started)
+        header = findings_header(verdict.findings) if verdict.findings and engine.settings.findings_header else ""
+        audit = Audit(exchange, engine, opened, verdict, header, time.perf_counter() - started)
         self._report(verdict.findings)
         return audit
 
@@ -116,7 +131,7 @@ class Auditor:
             try:
                 told, merged = track_v2.merged(verdict.cut, status, body or b"")
                 answer = Answer(told, None if merged is body else merged)
-            except Exception as error:
+            except (Exception, Overdue) as error:
                 self._failed("audit", error)
         outcome = Outcome(
             kind=outcome_kind(answer.status),
@@ -134,9 +149,13 @@ class Auditor:
         await self._settle(audit, Outcome(kind="unknown", at=self.clock()))
         self._end(audit, "failed", None, None)
 
+    def unaudited(self, exchange: Exchange) -> Audit:
+        """An exchange that passes without a look."""
+        return Audit(exchange, self.engine, None, CLEAN, "", 0.0)
+
     def unread(self, exchange: Exchange) -> None:
         """Count a request that could not even be parsed."""
-        self._end(Audit(exchange, None, CLEAN, "", 0.0), "failed", None, None)
+        self._end(self.unaudited(exchange), "failed", None, None)
 
     async def expire(self, now: float) -> None:
         """Give the findings of deadlines that have passed."""
@@ -148,7 +167,7 @@ class Auditor:
             reading = await self.store.get_many(keys, (), now)
             self._report(self.engine.expire([deadline for _, deadline in due], reading))
             await self.store.acknowledge([key for key, _ in due])
-        except Exception as error:
+        except (Exception, Overdue) as error:
             self._failed("store", error)
 
     async def _read(self, opened: Opened) -> Reading:
@@ -156,7 +175,7 @@ class Auditor:
             return Reading()
         try:
             return await self.store.get_many(opened.keys, opened.marks, opened.exchange.at)
-        except Exception as error:
+        except (Exception, Overdue) as error:
             self._failed("store", error)
             return Reading()
 
@@ -164,12 +183,13 @@ class Auditor:
         if audit.opened is None:
             return
         try:
-            settled = self.engine.settle(audit.opened, outcome)
+            with self._watchdog:
+                settled = audit.engine.settle(audit.opened, outcome)
             marks = audit.opened.marks - audit.opened.reading.values.keys()
             if settled.facts or marks:
                 await self.store.join_many(settled.facts, marks, outcome.at)
             self._report(settled.findings)
-        except Exception as error:
+        except (Exception, Overdue) as error:
             self._failed("store", error)
 
     def _report(self, findings: Iterable[Finding]) -> None:
@@ -195,10 +215,10 @@ class Auditor:
     def _guarded[T](self, tell: Callable[[T], None], what: T) -> None:
         try:
             tell(what)
-        except Exception as error:
+        except (Exception, Overdue) as error:
             self._failed("sink", error)
 
-    def _failed(self, part: str, error: Exception) -> None:
+    def _failed(self, part: str, error: BaseException) -> None:
         # The text of an error may hold values as they were sent.
         log.warning("%s failed, traffic goes on: %s", part, type(error).__name__)
         self._error(part, error)
@@ -231,7 +251,7 @@ async def audit_recorded(
     """
     now = 0.0
     sink = _Found()
-    auditor = Auditor(engine.settings, engine, store or MemoryStore(), [sink], lambda: now)
+    auditor = Auditor(engine, store or MemoryStore(), [sink], lambda: now)
     waiting: list[tuple[float, int, Audit, Recorded | None]] = []
 
     async def answer(before: float) -> None:
@@ -258,20 +278,10 @@ async def audit_recorded(
 
 
 def build(
-    settings: Settings,
-    *,
-    clock: Callable[[], float] = time.time,
-    sinks: Sequence[Sink] = (),
-    seal: Seal,
-    rules: Sequence[Rule] | None = None,
-    store: Store | None = None,
-    rule_error: RuleError = lambda rule, error: None,
-    error: RuleError = lambda part, error: None,
-    unable: Unable = lambda rule, reason: None,
+    settings: Settings, *, seal: Seal, sinks: Sequence[Sink] = (), clock: Callable[[], float] = time.time
 ) -> Auditor:
-    """An auditor over the shipped rules and the store that the settings name."""
-    engine = Engine(settings, rule_list.RULES if rules is None else rules, seal, rule_error=rule_error, unable=unable)
-    return Auditor(settings, engine, store or MemoryStore(settings.facts_limit), sinks, clock, error=error)
+    """An auditor with the shipped rules and a memory of its own."""
+    return Auditor(Engine(settings, RULES, seal), MemoryStore(settings.facts_limit), sinks, clock)
 
 
 def outcome_kind(status: int) -> OutcomeKind:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
+from cio_proxy.config import UNITS, value_written
 from cio_proxy.examples import Example, read
 from cio_proxy.rules import RULES, Rule
 
@@ -48,7 +49,7 @@ def page(rule: Rule) -> str:
     if info.params:
         lines += ["", "Parameters:"]
         lines += [
-            f"  {name}: {param.about} (default {shown(param.default, param.unit)})"
+            f"  {name}: {param.about} (default {value_written(param.default, UNITS[param.unit])})"
             for name, param in info.params.items()
         ]
     examples = read(rule.examples)
@@ -79,18 +80,8 @@ def options(rules: Sequence[Rule] = RULES) -> str:
             lines.append(f"#     # {param.about}")
             if param.choices:
                 lines.append(f"#     # one of: {', '.join(param.choices)}")
-            lines.append(f"#     {name}: {shown(param.default, param.unit)}")
+            lines.append(f"#     {name}: {value_written(param.default, UNITS[param.unit])}")
     return "\n".join(lines) + "\n"
-
-
-def shown(value: object, unit: str) -> str:
-    """A parameter as configuration writes it."""
-    if unit == "duration" and isinstance(value, int | float):
-        for size, letter in ((86_400, "d"), (3600, "h"), (60, "m")):
-            if value >= size and value % size == 0:
-                return f"{value / size:g}{letter}"
-        return f"{value:g}s"
-    return str(value)
 
 
 def _block(example: Example) -> str:

@@ -670,6 +670,33 @@ class WorkspaceSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Exemption:
+    """Findings of one rule that the operator accepts: those that every matcher given fits.
+
+    Matchers are globs, but for the client. `expires` is the first moment at which it holds no more.
+    """
+
+    rule: str
+    reason: str
+    endpoint: str | None = None
+    pointer: str | None = None
+    name: str | None = None
+    client: str | None = None
+    owner: str | None = None
+    expires: float | None = None
+
+    @property
+    def label(self) -> str:
+        """The rule and the matchers, as one short text."""
+        matchers = (self.endpoint, self.pointer, self.name, self.client)
+        return " ".join([self.rule, *(matcher for matcher in matchers if matcher is not None)])
+
+    def holds(self, at: float) -> bool:
+        """Whether it has not expired by then."""
+        return self.expires is None or at < self.expires
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JournalSettings:
     """Where findings are kept, and how much of them."""
 
@@ -712,6 +739,7 @@ class Settings:
     timeouts: TimeoutSettings = TimeoutSettings()
     rules: Mapping[str, RuleSettings] = NOTHING
     workspaces: Mapping[str, WorkspaceSettings] = NOTHING
+    exemptions: tuple[Exemption, ...] = ()
     clients: Mapping[str, str] = NOTHING
     """Client names by a substring of the User-Agent, in addition to the known SDKs."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 
-from cio_proxy.model import CONFIDENCES, Call, Finding, Kind, Settings, Taken
+from cio_proxy.model import CONFIDENCES, Call, Exemption, Finding, Kind, Settings, Taken
 
 NEVER_REFUSED: frozenset[Kind] = frozenset(
     {
@@ -53,6 +54,18 @@ def decide(finding: Finding, calls: Sequence[Call], call: Call, settings: Settin
     if _refuses_whole(finding, call) and any(is_never_refused(other) for other in calls):
         return "would_block"
     return "blocked" if settings.enforcement == "enforce" else "would_block"
+
+
+def exemption(
+    finding: Finding, exemptions: Sequence[Exemption], *, endpoint: str, client: str, at: float
+) -> Exemption | None:
+    """The first exemption that still holds and fits a finding, masked or not."""
+    for each in exemptions:
+        given = ((each.endpoint, endpoint), (each.pointer, finding.pointer), (each.name, finding.name or ""))
+        fits = all(glob is None or fnmatchcase(text, glob) for glob, text in given)
+        if fits and each.client in (None, client) and each.holds(at):
+            return each
+    return None
 
 
 def _refuses_whole(finding: Finding, call: Call) -> bool:

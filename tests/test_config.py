@@ -445,11 +445,12 @@ def test_the_shipped_files_comments_are_a_configuration_with_the_defaults_of_eve
 
 def test_the_shipped_files_example_of_a_workspace_can_be_used(tmp_path: Path) -> None:
     path = tmp_path / "cio-proxy.yaml"
-    sections = re.findall(r"^# ((?:clients|workspaces):\n(?:#   .*\n)+)", SHIPPED.read_text(), re.MULTILINE)
+    sections = re.findall(r"^# ((?:clients|workspaces|exemptions):\n(?:#   .*\n)+)", SHIPPED.read_text(), re.MULTILINE)
     path.write_text(
         "".join(re.sub(r"^# ", "", each, flags=re.MULTILINE) for each in sections).replace("sha256:…", DIGEST)
     )
-    settings = load(path, {}, {}, rules=[]).settings
+    settings = load(path, {}, {}, rules=[rule.info for rule in RULES]).settings
     assert settings.clients
+    assert settings.exemptions[0].client == "billing"
     assert all(workspace.track_keys == (DIGEST,) for workspace in settings.workspaces.values())
     assert settings.workspaces

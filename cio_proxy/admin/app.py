@@ -1,6 +1,6 @@
 """Health, metrics, findings and the summary over HTTP, on a port of their own (design §5).
 
-Bound to loopback everything is open. Bound elsewhere only `OPEN` is; the rest needs the token.
+Bound to loopback every read is open. Bound elsewhere only `OPEN` is; the rest, and every change, needs the token.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from cio_proxy.model import APIS, CONFIDENCES, KINDS, SEVERITIES, TAKEN, Address
 from cio_proxy.sinks.journal import Journal
 from cio_proxy.sinks.metrics import Metrics
 
+READS: Final = ("GET", "HEAD")
+CHANGES: Final = frozenset({"/api/enforcement", "/api/reset"})
 OPEN: Final = frozenset({"/metrics", "/livez", "/readyz"})
 CLOSED_SETS: Final[Mapping[str, Sequence[str]]] = {
     "severity": SEVERITIES,
@@ -50,7 +52,8 @@ class BadQuery(ValueError):
 class Admin:
     """The admin server. Set `ready` once traffic is taken, and `draining` when it is about to end.
 
-    `rules` are the ids that `/api/findings?rule=` may name; without them any text is taken.
+    `rules` are the ids that `/api/findings?rule=` may name; without them any text is taken. `enforce` takes one of
+    `switches`, or None to change nothing, and gives what holds; `reset` is told whether facts go, too.
     """
 
     def __init__(
@@ -62,6 +65,9 @@ class Admin:
         degraded: Callable[[], list[str]],
         token: str = "",
         rules: Collection[str] = (),
+        switches: Sequence[str] = (),
+        enforce: Callable[[Any], str] = lambda switch: "",
+        reset: Callable[[bool], None] = lambda facts: None,
     ) -> None:
         self.ready = False
         self.draining = False
@@ -71,6 +77,9 @@ class Admin:
         self._summary = summary
         self._degraded = degraded
         self._sets = {**CLOSED_SETS, "rule": tuple(rules)}
+        self._switches = tuple(switches)
+        self._enforce = enforce
+        self._reset = reset
         self._server: uvicorn.Server | None = None
         self._serving: asyncio.Task[None] | None = None
 
@@ -114,15 +123,21 @@ class Admin:
             "/readyz": self._readyz,
             "/api/findings": self._findings,
             "/api/summary": self._api_summary,
+            "/api/enforcement": self._enforcement,
         }
+        changes = {"/api/enforcement": self._change_enforcement, "/api/reset": self._api_reset}
         return Starlette(
-            routes=[Route(path, answer) for path, answer in routes.items()],
-            middleware=[Middleware(_Gate, token=self.token)] if guarded else [],
+            routes=[
+                *(Route(path, answer, methods=["GET"]) for path, answer in routes.items()),
+                *(Route(path, answer, methods=["POST"]) for path, answer in changes.items()),
+            ],
+            middleware=[Middleware(_Gate, token=self.token, guarded=guarded)],
             exception_handlers={HTTPException: _refused, Exception: _refused},
         )
 
     async def _index(self, request: Request) -> Response:
-        return answer({"routes": ["/metrics", "/livez", "/readyz", "/api/findings", "/api/summary"]})
+        reads = ["/metrics", "/livez", "/readyz", "/api/findings", "/api/summary", "/api/enforcement"]
+        return answer({"routes": reads, "changes": sorted(CHANGES)})
 
     def _exposition(self, request: Request) -> Response:
         # Not a coroutine: starlette runs it in a thread, since a scrape takes longer than an audit may wait.
@@ -145,6 +160,26 @@ class Admin:
 
     async def _api_summary(self, request: Request) -> Response:
         return answer(self._summary())
+
+    async def _enforcement(self, request: Request) -> Response:
+        return answer({"enforcement": self._enforce(None)})
+
+    async def _change_enforcement(self, request: Request) -> Response:
+        try:
+            wanted = json.loads(await request.body())["enforcement"]
+        except (ValueError, TypeError, LookupError):
+            wanted = None
+        if wanted not in self._switches:
+            choices = ", ".join(self._switches)
+            return answer({"error": f'send {{"enforcement": "..."}} with one of {choices}'}, 400)
+        return answer({"enforcement": self._enforce(wanted)})
+
+    async def _api_reset(self, request: Request) -> Response:
+        facts = request.query_params.get("facts", "0")
+        if facts not in ("0", "1"):
+            return answer({"error": f"facts: '{facts}' is neither 0 nor 1"}, 400)
+        self._reset(facts == "1")
+        return answer({"reset": ["findings", "coverage", *(["facts"] if facts == "1" else [])]})
 
     def _query(self, request: Request) -> tuple[int, int, dict[str, str]]:
         """The cursor, the page size and the filters. Raises BadQuery."""
@@ -171,19 +206,24 @@ class _Server(uvicorn.Server):
 
 
 class _Gate:
-    """Asks for the token, except on the open routes."""
+    """Asks for the token: for every change, and where `guarded` for all but the open routes."""
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
+    def __init__(self, app: ASGIApp, token: str, guarded: bool) -> None:
         self._app = app
+        self._guarded = guarded
         self._expected = f"Bearer {token}".encode() if token else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in OPEN and not self._shown(scope):
+        if scope["type"] == "http" and self._asks(scope) and not self._shown(scope):
             refusal = answer({"error": "this needs the header `Authorization: Bearer <token>`"}, 401)
             refusal.headers["www-authenticate"] = "Bearer"
             await refusal(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+    def _asks(self, scope: Scope) -> bool:
+        changes = scope["method"] not in READS and scope["path"] in CHANGES
+        return changes or (self._guarded and scope["path"] not in OPEN)
 
     def _shown(self, scope: Scope) -> bool:
         given = dict(scope["headers"]).get(b"authorization", b"")

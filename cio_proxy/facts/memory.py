@@ -74,6 +74,14 @@ class MemoryStore:
             self._leased.discard(key)
             self._drop(key)
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._facts.clear()
+        self._marks.clear()
+        self._deadlines.clear()
+        self._leased.clear()
+        self._kinds.clear()
+
     def known(self) -> Mapping[str, int]:
         """How many facts of each kind are kept."""
         return dict(self._kinds)

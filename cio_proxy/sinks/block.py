@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cio_proxy.model import Finding, Json, Severity, Taken
-from cio_proxy.sinks.record import clean
+from cio_proxy.sinks.record import clean, exemption
 
 WIDTH: Final = 100
 """Lines longer than this are hard to read, however wide the terminal is."""
@@ -63,6 +63,7 @@ def block(finding: Finding) -> RenderableType:
     if finding.corrected is not None:
         rows.add_row("instead", Text(clean(compact(finding.corrected)), style="green"))
     rows.add_row("more", Text(f"cio-proxy explain {clean(finding.rule)}", style="dim"))
+    rows.add_row("exempt", Text(clean(exemption(finding)), style="dim"))
     message = Text(clean(finding.message), overflow="fold")
     return Barred(Group(head, message, Padding(rows, (1, 0, 0, 0), expand=False)), Style.parse(colour))
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final, Protocol, TextIO
 
 from cio_proxy.model import End, Finding
-from cio_proxy.sinks.record import clean
+from cio_proxy.sinks.record import clean, exemption
 from cio_proxy.sinks.score import ACCEPTED
 from cio_proxy.sinks.writer import Writer
 
@@ -122,10 +122,11 @@ def page(stream: TextIO) -> Page:
 
 
 def line(finding: Finding) -> str:
-    """A finding on one line: what, where, and the fix."""
+    """A finding on one line: what, where, the fix, and how to exempt it."""
     taken = "" if finding.action == "logged" else f" {finding.action}"
     where = f"{finding.method} {finding.endpoint} {finding.pointer}".rstrip()
-    return clean(f"{finding.severity} {finding.rule}{taken} at {where}: {finding.message}. Fix: {finding.fix}")
+    said = f"{finding.message}. Fix: {finding.fix} Exempt: {exemption(finding)}"
+    return clean(f"{finding.severity} {finding.rule}{taken} at {where}: {said}")
 
 
 def summary(counts: Counter[str]) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
 
-from cio_proxy.model import Api, End, Finding, Kind, RuleInfo
+from cio_proxy.model import Api, End, Exemption, Finding, Kind, RuleInfo
+from cio_proxy.sinks.record import rfc3339
 from cio_proxy.sinks.score import ACCEPTED, Score
 
 REASONS: Final = 20
@@ -16,14 +17,24 @@ REASONS: Final = 20
 class Coverage:
     """Counts exchanges, calls and findings, and how often each rule could judge."""
 
-    def __init__(self, rules: Sequence[RuleInfo]) -> None:
+    def __init__(self, rules: Sequence[RuleInfo] = (), exemptions: Sequence[Exemption] = ()) -> None:
+        self.follow(rules, exemptions)
+        self.reset()
+
+    def follow(self, rules: Sequence[RuleInfo], exemptions: Sequence[Exemption]) -> None:
+        """These rules and exemptions are in force from now on."""
         self._rules = tuple(rules)
+        self._exemptions = tuple(exemptions)
+
+    def reset(self) -> None:
+        """Forget all that was counted."""
         self._requests = 0
-        self._calls: Counter[tuple[Api, Kind]] = Counter()
         self._blocked = 0
+        self._calls: Counter[tuple[Api, Kind]] = Counter()
         self._by_rule: Counter[str] = Counter()
         self._fired: Counter[str] = Counter()
-        self._unavailable: dict[str, dict[str, int]] = {rule.id: {} for rule in rules}
+        self._exempted: Counter[Exemption] = Counter()
+        self._unavailable: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._score = Score()
 
     def found(self, finding: Finding) -> None:
@@ -44,9 +55,11 @@ class Coverage:
     def unable(self, rule: str, reason: str) -> None:
         """A rule could not judge a call."""
         reasons = self._unavailable[rule]
-        if reason not in reasons and len(reasons) >= REASONS:
-            reason = "other"
-        reasons[reason] = reasons.get(reason, 0) + 1
+        reasons[reason if reason in reasons or len(reasons) < REASONS else "other"] += 1
+
+    def exempted(self, exemption: Exemption) -> None:
+        """An exemption covered a finding."""
+        self._exempted[exemption] += 1
 
     def summary(self) -> dict[str, Any]:
         """The counts so far; `blocked` are exchanges of which all or a part was refused."""
@@ -56,7 +69,17 @@ class Coverage:
             "blocked": self._blocked,
             "by_rule": dict(self._by_rule),
             "coverage": {rule.id: self._of(rule) for rule in self._rules},
+            "exemptions": [self._use_of(exemption) for exemption in self._exemptions],
             "score": self._score.value(),
+        }
+
+    def _use_of(self, exemption: Exemption) -> dict[str, Any]:
+        return {
+            "exemption": exemption.label,
+            "reason": exemption.reason,
+            "owner": exemption.owner,
+            "expires": None if exemption.expires is None else rfc3339(exemption.expires),
+            "used": self._exempted[exemption],
         }
 
     def _of(self, rule: RuleInfo) -> dict[str, Any]:

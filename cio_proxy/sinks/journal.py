@@ -117,6 +117,11 @@ class Journal:
         more = next(matching, None) is not None
         return [record(entry.finding, entry.count) for entry in page], page[-1].number if page and more else None
 
+    def reset(self) -> None:
+        """Forget the lines in memory; the file keeps them."""
+        with self._lock:
+            self._ring.clear()
+
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Write all that waits; what the file has not taken after so many seconds counts as dropped."""
         with self._lock:

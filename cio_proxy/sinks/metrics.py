@@ -20,6 +20,7 @@ from cio_proxy.model import (
     Confidence,
     End,
     Ending,
+    Exemption,
     Finding,
     Kind,
     Listener,
@@ -80,7 +81,13 @@ class Metrics:
         self._gauge("score", "From 100 down to 0, by the rules that fired in the last 24 hours.").set_function(
             self._score.value
         )
-        self._gauge("config_last_reload_successful", "1 when the configuration in force is the latest one.").set(1)
+        self._reloaded = self._gauge("config_last_reload_successful", "1 when the latest configuration is in force.")
+        self._reloaded.set(1)
+        self._exemptions = self._gauge(
+            "exemption_expiry_timestamp_seconds",
+            "When an exemption expires.",
+            "exemption",
+        )
         self._gauge("build_info", "Versions.", "version", "mitmproxy").labels(version, version_of("mitmproxy")).set(1)
         self.registry.register(_Known(self))
         self._start(rules, settings)
@@ -127,6 +134,17 @@ class Metrics:
     def connection(self) -> None:
         """A client connected."""
         self._connections.inc()
+
+    def reloaded(self, successful: bool) -> None:
+        """The configuration was read again, and is in force or was refused."""
+        self._reloaded.set(successful)
+
+    def exempt(self, exemptions: Sequence[Exemption]) -> None:
+        """These exemptions are in force from now on."""
+        self._exemptions.clear()
+        for each in exemptions:
+            if each.expires is not None:
+                self._exemptions.labels(each.label).set(each.expires)
 
     def exposition(self) -> bytes:
         """All series, as text of the type `content_type`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -10,6 +11,7 @@ from typing import Any, Final
 from cio_proxy.model import Finding
 
 SCHEMA: Final = 1
+_MASKED: Final = re.compile(r"<[a-z-]+>|…\Z")
 
 
 def record(finding: Finding, count: int = 1) -> dict[str, Any]:
@@ -45,6 +47,24 @@ def record(finding: Finding, count: int = 1) -> dict[str, Any]:
         "count": count,
         "related": list(finding.related),
     }
+
+
+def exemption(finding: Finding) -> str:
+    """The line of configuration that exempts what is like this finding: an item of `exemptions`.
+
+    Positions in lists and masked parts become `*`.
+    """
+    matchers = {"rule": finding.rule, "endpoint": finding.endpoint, "pointer": _glob(finding.pointer)}
+    if finding.name is not None:
+        matchers["name"] = _glob(finding.name)
+    given = ", ".join(f"{key}: {json.dumps(text, ensure_ascii=False)}" for key, text in matchers.items() if text)
+    return f'- {{{given}, reason: "..."}}'
+
+
+def _glob(text: str) -> str:
+    """A text as a glob for what is like it; what a glob would read as a choice stands for any character."""
+    free = _MASKED.sub("*", text).replace("[", "?")
+    return "/".join("*" if part.isdigit() else part for part in free.split("/"))
 
 
 def encode(published: Mapping[str, Any]) -> bytes:

@@ -61,7 +61,7 @@ VALUES = st.recursive(
 def judged(host: str, method: str, target: bytes, body: bytes, authorization: bytes) -> tuple[Finding, ...]:
     """The findings of one exchange; a rule that raises fails the test."""
 
-    def fail(rule: str, error: Exception) -> None:
+    def fail(rule: str, error: BaseException) -> None:
         raise AssertionError(rule) from error
 
     headers = ((b"Authorization", authorization),)

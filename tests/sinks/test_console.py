@@ -44,6 +44,8 @@ BLOCK = """\
 ▌ fix      Send whole Unix seconds.
 ▌ instead  1792000000
 ▌ more     cio-proxy explain millisecond-timestamp
+▌ exempt   - {rule: "millisecond-timestamp", endpoint: "/api/v1/customers/{identifier}",
+▌          pointer: "/created_at", reason: "..."}
 """
 
 
@@ -121,9 +123,11 @@ def shown_in_lines(*findings: Finding) -> list[str]:
 def test_a_pipe_gets_one_line_for_a_new_kind_and_counts_for_the_rest() -> None:
     where, message = "PUT /api/v1/customers/{identifier}", f"{FINDING.message}. Fix: {FINDING.fix}"
     other = replace(FINDING, fingerprint="b", action="logged", pointer="")
+    exempt = 'Exempt: - {rule: "millisecond-timestamp", endpoint: "/api/v1/customers/{identifier}"'
+    pointed = ', pointer: "/created_at", reason: "..."}'
     assert shown_in_lines(FINDING, FINDING, other, FINDING) == [
-        f"cio-proxy: error millisecond-timestamp would_block at {where} /created_at: {message}",
-        f"cio-proxy: error millisecond-timestamp at {where}: {message}",
+        f"cio-proxy: error millisecond-timestamp would_block at {where} /created_at: {message} {exempt}{pointed}",
+        f'cio-proxy: error millisecond-timestamp at {where}: {message} {exempt}, reason: "..."}}',
         "cio-proxy: again: 2 millisecond-timestamp",
     ]
 

@@ -21,6 +21,7 @@ def test_nothing_seen_is_a_clean_summary() -> None:
         "blocked": 0,
         "by_rule": {},
         "coverage": {"missing-email": {"applicable": 0, "exercised": 0, "fired": 0, "unavailable": {}}},
+        "exemptions": [],
         "score": 100,
     }
 

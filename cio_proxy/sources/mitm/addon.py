@@ -19,7 +19,7 @@ from mitmproxy.net.http import status_codes
 
 from cio_proxy.apis.body import decoded
 from cio_proxy.drivers import Answer, Audit, Auditor
-from cio_proxy.model import Exchange, Refusal, Verdict
+from cio_proxy.model import Exchange, Refusal
 from cio_proxy.sources.mitm.upstreams import declared_length, host_of
 
 log = logging.getLogger("cio_proxy")
@@ -152,7 +152,7 @@ class AuditAddon:
             passing.audit = await self._auditor.begin(exchange)
         except Exception as error:
             self._failed(error)
-            passing.audit = Audit(exchange, None, Verdict(), "", 0.0)
+            passing.audit = self._auditor.unaudited(exchange)
         return passing.audit
 
     def _exchange(self, flow: http.HTTPFlow) -> Exchange:

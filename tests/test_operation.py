@@ -1,0 +1,212 @@
+"""The operator's levers on a running proxy: reload, exemptions, the kill switch, reset; and what they are told."""
+
+import http.client
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import COMMAND, environment, running
+from .test_run import PAIR, fetched
+
+MILLISECONDS = {"email": "ada@example.com", "created_at": 1700000000000}
+EXEMPTION = """
+exemptions:
+  - rule: millisecond-timestamp
+    endpoint: /api/v1/customers/{identifier}
+    pointer: /created_at
+    reason: known
+    expires: %s
+"""
+
+
+def identify(ready: dict[str, Any], body: dict[str, Any] = MILLISECONDS) -> tuple[int, str | None]:
+    """Status and findings of one identify."""
+    connection = http.client.HTTPConnection(ready["outbound"].removeprefix("http://"), timeout=20)
+    headers = {"Authorization": f"Basic {PAIR}", "Content-Type": "application/json"}
+    connection.request("PUT", "/api/v1/customers/42", json.dumps(body), headers)
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer.status, answer.headers["Cio-Proxy-Findings"]
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 15.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not come true in time"
+        time.sleep(0.05)
+
+
+def summary(ready: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(fetched(ready["admin"], "/api/summary"))
+    return found
+
+
+def metric(ready: dict[str, Any], series: str) -> float:
+    lines = fetched(ready["admin"], "/metrics").splitlines()
+    return float(next(line.rpartition(" ")[2] for line in lines if line.startswith(series)))
+
+
+def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [COMMAND, *arguments], env=environment(folder), capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def test_a_finding_is_exempted_by_the_line_it_printed_after_a_reload(tmp_path: Path) -> None:
+    config = tmp_path / "cio-proxy.yaml"
+    config.write_text("enforcement: enforce\n")
+    with running(tmp_path, "--config", str(config)) as (process, ready):
+        assert identify(ready) == (400, "millisecond-timestamp;action=blocked")
+        assert process.stderr is not None
+        line = next(line for line in process.stderr if "Exempt: " in line)
+        config.write_text("enforcement: enforce\nexemptions:\n  " + line.partition("Exempt: ")[2])
+        process.send_signal(signal.SIGHUP)
+        eventually(lambda: identify(ready) == (200, "millisecond-timestamp;action=exempt"))
+        (exemption,) = summary(ready)["exemptions"]
+        assert exemption["used"] >= 1
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+    assert "configuration reloaded" in err
+    assert "never used" not in err
+
+
+def test_an_exemption_expires_while_the_proxy_runs_and_is_reported(tmp_path: Path) -> None:
+    config = tmp_path / "cio-proxy.yaml"
+    config.write_text(EXEMPTION % "2099-01-31")
+    with running(tmp_path, "--config", str(config)) as (process, ready):
+        soon = time.time() + 4
+        config.write_text(EXEMPTION % time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(soon)))
+        process.send_signal(signal.SIGHUP)
+        eventually(lambda: metric(ready, "cio_proxy_exemption_expiry_timestamp_seconds{") == int(soon))
+        assert identify(ready) == (200, "millisecond-timestamp;action=exempt")
+        eventually(lambda: identify(ready) == (200, "millisecond-timestamp;action=would_block"))
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+    assert err.count("expired on") == 1
+
+
+def test_expired_and_unused_exemptions_are_reported(tmp_path: Path) -> None:
+    config = tmp_path / "cio-proxy.yaml"
+    config.write_text(EXEMPTION % "2026-01-31")
+    check = command(tmp_path, "config", "check", str(config))
+    assert check.returncode == 0
+    assert "expired on 2026-02-01 00:00 UTC" in check.stderr
+    with running(tmp_path, "--config", str(config)) as (process, ready):
+        identify(ready)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+    assert "expired on 2026-02-01" in err
+    assert "was never used" in err
+
+
+def test_a_broken_file_keeps_the_configuration_in_force_and_says_so(tmp_path: Path) -> None:
+    config = tmp_path / "cio-proxy.yaml"
+    config.write_text("enforcement: enforce\n")
+    with running(tmp_path, "--config", str(config)) as (process, ready):
+        config.write_text("enforcement: enforc\npeople: some\n")
+        process.send_signal(signal.SIGHUP)
+        eventually(lambda: metric(ready, "cio_proxy_config_last_reload_successful") == 0)
+        assert identify(ready)[0] == 400
+        config.write_text("enforcement: observe\ntimeouts:\n  response: 9s\n")
+        process.send_signal(signal.SIGHUP)
+        eventually(lambda: metric(ready, "cio_proxy_config_last_reload_successful") == 1)
+        assert identify(ready)[0] == 200
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+    assert err.count("not reloaded, the configuration in force stays: ") == 2
+    assert "a restart is needed for: timeouts.response" in err
+
+
+def test_enforcement_is_switched_by_command_while_traffic_flows(tmp_path: Path) -> None:
+    with running(tmp_path, "--enforcement", "enforce") as (process, ready):
+        admin = ("--admin", ready["admin"].removeprefix("http://"))
+        assert identify(ready)[0] == 400
+        for switch, expected in (
+            ("bypass", (200, None)),
+            ("observe", (200, "millisecond-timestamp;action=would_block")),
+            ("enforce", (400, "millisecond-timestamp;action=blocked")),
+        ):
+            done = command(tmp_path, "enforcement", switch, *admin)
+            assert (done.returncode, done.stdout) == (0, f"{switch}\n"), done.stderr
+            assert identify(ready) == expected
+            assert command(tmp_path, "enforcement", *admin).stdout == f"{switch}\n"
+            assert summary(ready)["enforcement"] == switch
+        wrong = command(tmp_path, "enforcement", "off", *admin)
+        assert wrong.returncode == 2
+        assert "observe, enforce, bypass" in wrong.stderr
+        assert metric(ready, 'cio_proxy_requests_total{api="track_v1",listener="outbound",outcome="unaudited"}') == 1
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert command(tmp_path, "enforcement", *admin).returncode == 2
+
+
+def test_a_change_needs_the_token_on_loopback_too(tmp_path: Path) -> None:
+    with running(tmp_path) as (_, ready):
+        identify(ready)
+        host = ready["admin"].removeprefix("http://")
+        token = (tmp_path / "cio-proxy" / "admin.token").read_text()
+        for path, body in (("/api/enforcement", '{"enforcement": "bypass"}'), ("/api/reset", "")):
+            connection = http.client.HTTPConnection(host, timeout=20)
+            connection.request("POST", path, body)
+            assert connection.getresponse().status == 401
+        assert summary(ready)["by_rule"] == {"millisecond-timestamp": 1}
+        connection = http.client.HTTPConnection(host, timeout=20)
+        connection.request("POST", "/api/reset?facts=1", "", {"Authorization": f"Bearer {token}"})
+        assert json.loads(connection.getresponse().read()) == {"reset": ["findings", "coverage", "facts"]}
+        after = summary(ready)
+        assert (after["requests"], after["by_rule"], after["score"]) == (0, {}, 100)
+        assert json.loads(fetched(ready["admin"], "/api/findings"))["findings"] == []
+        assert metric(ready, 'cio_proxy_requests_total{api="track_v1",listener="outbound",outcome="forwarded"}') == 1
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completions_are_a_script_for_the_shell(tmp_path: Path, shell: str) -> None:
+    done = command(tmp_path, "completions", shell)
+    assert done.returncode == 0
+    assert "_CIO_PROXY_COMPLETE" in done.stdout
+
+
+def test_env_gives_the_shell_the_address_of_the_configured_listener(tmp_path: Path) -> None:
+    done = command(tmp_path, "env", "--listen", "127.0.0.1:8099")
+    script = f'{done.stdout}\nprintf %s "$CIO_PROXY_URL"'
+    shell = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert shell.stdout == "http://127.0.0.1:8099"
+
+
+def test_what_config_show_prints_is_the_same_configuration(tmp_path: Path) -> None:
+    config, again = tmp_path / "cio-proxy.yaml", tmp_path / "again.yaml"
+    config.write_text(
+        "people: complete\nrules:\n  missing-email:\n    window: 90s\n  pii-in-name:\n    action: off\n"
+        + EXEMPTION % "2027-01-31"
+    )
+    first = command(tmp_path, "config", "show", "--config", str(config), "--enforcement", "enforce").stdout
+    again.write_text(first)
+    assert command(tmp_path, "config", "show", "--config", str(again)).stdout == first
+    assert "window: 90s" in first
+    assert "enforcement: enforce" in first
+    assert "reason: known" in first
+
+
+def test_check_tells_every_mistake_with_its_place(tmp_path: Path) -> None:
+    config = tmp_path / "cio-proxy.yaml"
+    config.write_text("exemptions:\n  - rule: missing-emial\n    pointr: /a\n  - reason: x\n    expires: soon\n")
+    done = command(tmp_path, "config", "check", str(config))
+    assert done.returncode == 2
+    rule, *lines = done.stderr.splitlines()
+    assert rule.startswith(f"{config}:2:11: exemptions.0.rule: not one of wrong-api-key, ")
+    assert rule.endswith(", did you mean 'missing-email'?")
+    date = "write 2027-01-31 (to the end of that day, UTC) or 2027-01-31T18:00:00Z"
+    assert lines == [
+        f"{config}:3:5: unknown key 'pointr', did you mean 'pointer'?",
+        f"{config}:5:14: exemptions.1.expires: not a date: {date}",
+        f"{config}:2:5: an exemption needs rule and reason and one of endpoint, pointer, name, client",
+        f"{config}:4:5: an exemption needs rule and one of endpoint, pointer, name, client",
+    ]
