@@ -288,9 +288,7 @@ def _step(block: _Block, expects: tuple[Expect, ...]) -> Step:
     if outcome.value != "unknown":
         raise _Wrong(outcome.line, "the only outcome to give is unknown; write the others as `@answered +0s STATUS`")
     if "outcome" in block.tags and (status or {"response", "location"} & block.tags.keys()):
-        raise _Wrong(
-            outcome.line, "an unknown outcome has no answer; leave status, `@response` and `@location` out"
-        )
+        raise _Wrong(outcome.line, "an unknown outcome has no answer; leave status, `@response` and `@location` out")
     return Step(
         line=block.request_line,
         method=method,

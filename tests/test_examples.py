@@ -253,7 +253,7 @@ def test_an_answer_may_be_given_and_may_be_empty() -> None:
 
 
 def test_a_redirect_says_where_to() -> None:
-    moved, plain = played(case("# @answered +0s 301\n# @location https://track-eu.customer.io/", ""))
+    moved, plain = played(case(f"# @answered +0s 301\n# @location https://track-eu.customer.io/\n{TRACK}", ""))
     assert (moved.status, moved.location) == (301, "https://track-eu.customer.io/")
     assert plain.location is None
 
