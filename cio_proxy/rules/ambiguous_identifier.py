@@ -38,25 +38,22 @@ RULE = RuleInfo(
 )
 
 PEOPLE = "/api/v1/customers/{identifier}"
+ROUTES = ("", "/events", "/suppress", "/unsuppress", "/devices", "/devices/{device_id}")
+SLASHES = {PEOPLE + route: b"/" * (PEOPLE + route).count("/") for route in ROUTES}
+"""What a path with a well encoded identifier holds of the bytes that are looked for."""
+OTHERS = bytes(byte for byte in range(256) if byte not in b"/+@&")
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
     """One finding for the identifier in the path, as it was sent."""
-    if not call.endpoint.startswith(PEOPLE):
+    slashes = SLASHES.get(call.endpoint)
+    if slashes is None or call.exchange.target.translate(None, OTHERS) == slashes:
         return ()
-    target = call.exchange.target
-    if (
-        target.count(b"/") == call.endpoint.count("/")
-        and b"@" not in target
-        and b"+" not in target
-        and b"&" not in target
-    ):
-        return ()
-    return _closer(call, target)
+    return _closer(call)
 
 
-def _closer(call: Call, target: bytes) -> Iterable[Finding]:
-    raw = _identifier(target, call.endpoint[len(PEOPLE) :])
+def _closer(call: Call) -> Iterable[Finding]:
+    raw = _identifier(call.exchange.target, call.endpoint[len(PEOPLE) :])
     if b"/" in raw:
         effect = "Customer.io finds no such route, or reads another identifier: the call is lost."
         return (_finding("a slash", effect, "likely"),)

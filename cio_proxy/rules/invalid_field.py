@@ -46,12 +46,17 @@ class Type(NamedTuple):
 
 
 class Field(NamedTuple):
-    """A documented field of an object. `filled` says that it must not be empty where it is given."""
+    """A documented field of an object. `filled` says that a text there must not be empty."""
 
     name: str
     type: Type
     required: bool = False
     filled: bool = False
+
+
+def needed(name: str, type: Type) -> Field:
+    """A field without which the API does not take the call."""
+    return Field(name, type, required=True, filled=True)
 
 
 NAME = Type("a text", frozenset({str}))
@@ -70,7 +75,7 @@ METRICS = frozenset({"bounced", "clicked", "converted", "deferred", "delivered",
 DELIVERY_METRICS = frozenset({"opened", "converted", "delivered"})
 ID_TYPES = ("id_type=id", "id_type=email", "id_type=cio_id")
 
-EVENT_V1 = (Field("name", NAME, required=True), Field("data", OBJECT), Field("timestamp", SECONDS))
+EVENT_V1 = (needed("name", NAME), Field("data", OBJECT), Field("timestamp", SECONDS))
 FIELDS_V1: Mapping[Kind, tuple[Field, ...]] = {
     "identify": (
         Field("id", TEXT, filled=True),
@@ -84,18 +89,19 @@ FIELDS_V1: Mapping[Kind, tuple[Field, ...]] = {
     "event": EVENT_V1,
     "page": EVENT_V1,
     "screen": EVENT_V1,
-    "device_add": (Field("device", OBJECT, required=True),),
-    "merge": (Field("primary", OBJECT, required=True), Field("secondary", OBJECT, required=True)),
-    "segment_add": (Field("ids", ARRAY, required=True),),
-    "segment_remove": (Field("ids", ARRAY, required=True),),
-    "form_submit": (Field("data", OBJECT, required=True),),
+    "device_add": (needed("device", OBJECT),),
+    "merge": (needed("primary", OBJECT), needed("secondary", OBJECT)),
+    "segment_add": (needed("ids", ARRAY),),
+    "segment_remove": (needed("ids", ARRAY),),
+    "form_submit": (needed("data", OBJECT),),
 }
-METRIC_V1 = (Field("delivery_id", NAME, required=True), Field("metric", NAME, required=True))
+RARE = frozenset(field.name for field in FIELDS_V1["identify"]) - {"email"}
+METRIC_V1 = (needed("delivery_id", NAME), needed("metric", NAME))
 
-NAMED = (Field("name", NAME, required=True), Field("attributes", OBJECT), Field("timestamp", SECONDS))
+NAMED = (needed("name", NAME), Field("attributes", OBJECT), Field("timestamp", SECONDS))
 DESCRIBED = (Field("attributes", OBJECT), Field("timestamp", SECONDS), Field("cio_relationships", ARRAY))
-RELATED = (Field("cio_relationships", ARRAY, required=True),)
-DEVICE_OF = (Field("device", OBJECT, required=True),)
+RELATED = (needed("cio_relationships", ARRAY),)
+DEVICE_OF = (needed("device", OBJECT),)
 FIELDS_V2: Mapping[str, Mapping[str, tuple[Field, ...]]] = {
     "person": {
         "identify": DESCRIBED,
@@ -109,7 +115,7 @@ FIELDS_V2: Mapping[str, Mapping[str, tuple[Field, ...]]] = {
         "delete_relationships": RELATED,
         "add_device": DEVICE_OF,
         "delete_device": DEVICE_OF,
-        "merge": (Field("primary", OBJECT, required=True), Field("secondary", OBJECT, required=True)),
+        "merge": (needed("primary", OBJECT), needed("secondary", OBJECT)),
     },
     "object": {
         "identify": DESCRIBED,
@@ -119,22 +125,22 @@ FIELDS_V2: Mapping[str, Mapping[str, tuple[Field, ...]]] = {
         "delete_relationships": RELATED,
         "event": (),  # async-customerio sends it, the specification does not list it
     },
-    "delivery": {"event": (Field("name", NAME, required=True), Field("attributes", OBJECT, required=True))},
+    "delivery": {"event": (needed("name", NAME), needed("attributes", OBJECT))},
 }
 
 DEVICE = (Field("last_used", SECONDS), Field("attributes", OBJECT))
 PREFERENCES = (Field("topics", OBJECT),)
-OBJECT_IDS = (Field("object_type_id", TEXT, required=True), Field("object_id", TEXT, required=True))
+OBJECT_IDS = (needed("object_type_id", TEXT), needed("object_id", TEXT))
 
-SENT_BY = (Field("userId", TEXT), Field("anonymousId", TEXT), Field("context", OBJECT), Field("integrations", OBJECT))
+SENT_BY = (Field("userId", TEXT), Field("anonymousId", TEXT))
 PAGE = (*SENT_BY, Field("properties", OBJECT))
 CALLS: Mapping[str, tuple[Field, ...]] = {
     "identify": (*SENT_BY, Field("traits", OBJECT)),
-    "track": (*PAGE, Field("event", NAME, required=True)),
+    "track": (*PAGE, needed("event", NAME)),
     "page": PAGE,
     "screen": PAGE,
-    "group": (*SENT_BY, Field("groupId", TEXT, required=True), Field("traits", OBJECT)),
-    "alias": (Field("userId", TEXT, required=True), Field("previousId", TEXT, required=True)),
+    "group": (*SENT_BY, needed("groupId", TEXT), Field("traits", OBJECT)),
+    "alias": (needed("userId", TEXT), needed("previousId", TEXT)),
 }
 
 
@@ -169,9 +175,9 @@ def _unreadable(call: Call, found: list[Finding]) -> None:
 
 def _track_v1(call: Call, found: list[Finding]) -> None:
     body, kind = call.body, call.kind
-    fields = METRIC_V1 if call.endpoint == "/api/v1/metrics" else FIELDS_V1.get(kind)
-    if fields is None:
-        return
+    fields = METRIC_V1 if kind == "report_metric" and call.endpoint == "/api/v1/metrics" else FIELDS_V1.get(kind)
+    if fields is None or (kind == "identify" and RARE.isdisjoint(body) and isinstance(body.get("email"), str)):
+        return  # nothing to look at; a plain identify is the call that there is most of
     _fields(call, body, "", fields, found)
     if kind == "identify":
         preferences = body.get("cio_subscription_preferences")
@@ -208,9 +214,12 @@ def _track_v2(call: Call, found: list[Finding]) -> None:
     body, at = call.body, call.body_at
     if call.endpoint == "other":
         return
-    actions = _known_word(call, "type", FIELDS_V2, found)
-    fields = None if actions is None else _known_word(call, "action", actions, found)
-    if fields is None:
+    try:
+        fields = FIELDS_V2[body["type"]][body["action"]]  # type: ignore[index]
+    except (KeyError, TypeError):
+        actions = _known_word(call, "type", FIELDS_V2, found)
+        if actions is not None:
+            _known_word(call, "action", actions, found)
         return
     _fields(call, body, at, fields, found)
     if call.kind == "merge":
@@ -250,14 +259,19 @@ def _sides(call: Call, kinds: tuple[str, ...], found: list[Finding]) -> None:
 
 def _person(call: Call, name: str, kinds: tuple[str, ...], found: list[Finding]) -> None:
     """Exactly one identifier of a person. An anonymous id beside none is not judged: no source tells of it."""
-    values, at = call.body.get(name), f"{call.body_at}/{name}"
+    values = call.body.get(name)
+    if type(values) is dict and len(values) == 1:
+        for kind, value in values.items():
+            if type(value) is str and value and kind in kinds:
+                return
+    at = f"{call.body_at}/{name}"
     if values is None:
         found.append(_missing(call, at, name, OBJECT))
         return
     if not isinstance(values, dict):
         found.append(_wrong(call, at, name, values, OBJECT))
         return
-    given = [kind for kind in kinds if values.get(kind) not in (None, "")]
+    given = [kind for kind in values if kind in kinds and values[kind] not in (None, "")]
     if len(given) == 1:
         if type(values[given[0]]) is not str:
             found.append(_wrong(call, f"{at}/{given[0]}", given[0], values[given[0]], TEXT))
@@ -315,14 +329,13 @@ def _device(call: Call, called: str, found: list[Finding], *, added: bool) -> No
 
 def _pipelines(call: Call, found: list[Finding]) -> None:
     body, at = call.body, call.body_at
-    if call.item is not None:
-        if (fields := _known_word(call, "type", CALLS, found)) is None:
-            return
-        kind = str(body["type"])
-    else:
-        kind = call.endpoint[4:]
-        if (fields := CALLS.get(kind)) is None:
-            return
+    kind = call.endpoint[4:] if call.item is None else body.get("type")
+    try:
+        fields = CALLS[kind]  # type: ignore[index]
+    except (KeyError, TypeError):
+        if call.item is not None:
+            _known_word(call, "type", CALLS, found)
+        return
     _fields(call, body, at, fields, found)
     if kind == "alias" or body.get("userId") not in (None, "") or body.get("anonymousId") not in (None, ""):
         return
@@ -339,15 +352,17 @@ def _pipelines(call: Call, found: list[Finding]) -> None:
 
 
 def _fields(call: Call, held: Mapping[str, Json], at: str, fields: tuple[Field, ...], found: list[Finding]) -> None:
-    for name, expected, required, filled in fields:
-        value = held.get(name)
+    for field in fields:
+        value = held.get(field.name)
         if value is None:
-            if required:
-                found.append(_missing(call, pointer(at, name), name, expected))
-        elif type(value) not in expected.sure:
-            found.append(_wrong(call, pointer(at, name), name, value, expected, optional=not required))
-        elif (required or filled) and isinstance(value, str) and not value.strip():
-            found.append(_finding(call, pointer(at, name), f"`{name}` is empty", expected.words, "certain"))
+            if field.required:
+                found.append(_missing(call, pointer(at, field.name), field.name, field.type))
+        elif type(value) not in field.type.sure:
+            optional = not field.required
+            found.append(_wrong(call, pointer(at, field.name), field.name, value, field.type, optional=optional))
+        elif field.filled and isinstance(value, str) and not value.strip():
+            message = f"`{field.name}` is empty"
+            found.append(_finding(call, pointer(at, field.name), message, field.type.words, "certain"))
 
 
 def _one_of_words(call: Call, name: str, words: frozenset[str], found: list[Finding]) -> None:

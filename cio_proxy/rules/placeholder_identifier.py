@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import unquote
 
-from cio_proxy.model import Api, Call, Finding, Json, Kind, Known, RuleInfo
+from cio_proxy.model import Api, Call, Finding, Json, Kind, Known, RuleInfo, pointer
 
 RULE = RuleInfo(
     id="placeholder-identifier",
@@ -48,7 +48,8 @@ RULE = RuleInfo(
 )
 
 WORDS = frozenset({"undefined", "null", "NaN", "[object Object]", "%s", "%d", "%i"})
-OPENINGS = frozenset("{$<#%")
+FIRST = frozenset("unN[{$<#%")
+"""What a placeholder begins with: a quick first look."""
 _TEMPLATE = re.compile(
     r"\{\{[^{}]*\}\}\Z|\{\{\{[^{}]*\}\}\}\Z|\{%[^{}]*%\}\Z"  # Liquid, Mustache
     r"|[$#%]\{[^{}]*\}\Z"  # JavaScript and shell, ruby
@@ -58,23 +59,23 @@ _TEMPLATE = re.compile(
 
 type Places = tuple[tuple[str, tuple[str, ...]], ...]
 
-PERSON = ("id", "email", "phone", "cio_id", "anonymous_id")
+ALL: tuple[str, ...] = ()
 IN_BODY: Mapping[tuple[Api, Kind], Places] = {
     ("track_v1", "identify"): (("", ("id", "email", "anonymous_id")),),
     ("track_v1", "event"): (("", ("anonymous_id",)),),
     ("track_v1", "page"): (("", ("anonymous_id",)),),
     ("track_v1", "screen"): (("", ("anonymous_id",)),),
-    ("track_v1", "merge"): (("primary", PERSON), ("secondary", PERSON)),
+    ("track_v1", "merge"): (("primary", ALL), ("secondary", ALL)),
     ("track_v1", "form_submit"): (("data", ("id", "email")),),
-    ("track_v2", "identify"): (("identifiers", PERSON), ("attributes", ("id", "email", "anonymous_id"))),
-    ("track_v2", "merge"): (("primary", PERSON), ("secondary", PERSON)),
+    ("track_v2", "identify"): (("identifiers", ALL), ("attributes", ("id", "email", "anonymous_id"))),
+    ("track_v2", "merge"): (("primary", ALL), ("secondary", ALL)),
     ("pipelines", "identify"): (("", ("userId", "anonymousId")), ("traits", ("email",))),
     ("pipelines", "merge"): (("", ("userId", "previousId")),),
-    ("app", "send_message"): (("identifiers", PERSON),),
+    ("app", "send_message"): (("identifiers", ALL),),
 }
 """Where identifiers stand in a body: a member of it, or the body itself, and the names in there."""
 OTHERS: Mapping[Api, Places] = {
-    "track_v2": (("identifiers", (*PERSON, "object_type_id", "object_id", "cio_object_id")),),
+    "track_v2": (("identifiers", ALL),),
     "pipelines": (("", ("userId", "anonymousId", "groupId")),),
 }
 
@@ -82,15 +83,15 @@ OTHERS: Mapping[Api, Places] = {
 def check(call: Call, known: Known) -> Iterable[Finding]:
     """One finding for each identifier that is a placeholder as a whole."""
     found: list[Finding] = []
-    person = call.person
-    if call.person_at == "path:" and (is_placeholder(person.id) or is_placeholder(person.cio_id)) and _is_in_path(call):
+    if call.person_at == "path:" and is_placeholder(call.person.cio_id or call.person.id) and _is_in_path(call):
         found.append(_finding("path:"))
     for member, names in IN_BODY.get((call.api, call.kind)) or OTHERS.get(call.api, ()):
         held = call.body.get(member) if member else call.body
-        if not isinstance(held, Mapping):
-            continue
-        where = f"{call.body_at}/{member}" if member else call.body_at
-        found += [_finding(f"{where}/{name}") for name in names if is_placeholder(held.get(name))]
+        if isinstance(held, dict):
+            for name in names or held:
+                if (value := held.get(name)) is not None and is_placeholder(value):
+                    where = f"{call.body_at}/{member}" if member else call.body_at
+                    found.append(_finding(pointer(where, name)))
     if call.kind in ("segment_add", "segment_remove") and isinstance(ids := call.body.get("ids"), list):
         at = next((index for index, value in enumerate(ids) if is_placeholder(value)), None)
         if at is not None:
@@ -108,7 +109,9 @@ def _is_in_path(call: Call) -> bool:
 
 def is_placeholder(value: Json) -> bool:
     """Whether an identifier, as a whole, is none: a word for nothing, or a template that was not filled in."""
-    return isinstance(value, str) and (value in WORDS or (value[:1] in OPENINGS and _TEMPLATE.match(value) is not None))
+    if not isinstance(value, str) or value[:1] not in FIRST:
+        return False
+    return value in WORDS or _TEMPLATE.match(value) is not None
 
 
 def _finding(at: str) -> Finding:
