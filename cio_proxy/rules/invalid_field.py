@@ -237,7 +237,7 @@ def _track_v2(call: Call, found: list[Finding]) -> None:
 
 
 def _known_word[T](call: Call, name: str, words: Mapping[str, T], found: list[Finding]) -> T | None:
-    """What a `type` or an `action` stands for; a word of another case is none that can be judged."""
+    """What a `type` or an `action` stands for. In another spelling Customer.io may know it or not: None, silently."""
     value = call.body.get(name)
     at = f"{call.body_at}/{name}"
     if value is None:
@@ -246,7 +246,7 @@ def _known_word[T](call: Call, name: str, words: Mapping[str, T], found: list[Fi
         found.append(_wrong(call, at, name, value, NAME))
     elif value in words:
         return words[value]
-    elif value.strip().lower() not in words:
+    elif value.strip().lower().replace("-", "_") not in words:
         found.append(_unknown(call, at, name, words, "certain"))
     return None
 

@@ -34,7 +34,7 @@ HOLDERS = frozenset({"customers", "devices", "segments", "forms", "unsubscribe"}
 def check(call: Call, known: Known) -> Iterable[Finding]:
     """A call that no reader knows: certain where only Track's own routes can be."""
     exchange = call.exchange
-    if call.endpoint != "other" or exchange.method == "OPTIONS" or exchange.listener == "inbound":
+    if call.endpoint != "other" or exchange.method in ("OPTIONS", "HEAD") or exchange.listener == "inbound":
         return ()
     match = _PATH.match(exchange.target)
     path = match[1].decode("latin-1") if match else ""

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cio_proxy.model import RuleSettings, Settings
+from cio_proxy.model import Action, RuleSettings, Settings
 
 from .conftest import BASIC, OK, OpenDoor, request, upstream
 
@@ -220,15 +220,17 @@ async def test_a_rule_of_the_contract_refuses_on_request(rule: str, case: str, o
     assert raw.connections == 0
 
 
-async def test_a_key_of_the_other_region_is_refused_only_on_request(open_door: OpenDoor) -> None:
+@pytest.mark.parametrize(("action", "status"), [("default", b"200"), ("block", b"400")])
+async def test_a_key_of_the_other_region_is_refused_only_on_request(
+    action: Action, status: bytes, open_door: OpenDoor
+) -> None:
     sent = request("POST", "/v1/track", b'{"userId": "1", "event": "report_viewed"}', host=b"cdp.customer.io")
     sent = sent.replace(b"Authorization: " + BASIC, b"Authorization: Bearer pk_eu_0123456789abcdef")
-    for action, status in (("default", b"200"), ("block", b"400")):
-        settings = Settings(enforcement="enforce", rules={"wrong-region": RuleSettings(action=action)})
-        async with upstream() as raw, open_door(raw.url, settings) as door:
-            answer = await door.send(sent)
-        assert answer.split(b" ")[1] == status
-        assert [finding.rule for finding in door.sink.findings] == ["wrong-region"]
+    settings = Settings(enforcement="enforce", rules={"wrong-region": RuleSettings(action=action)})
+    async with upstream() as raw, open_door(raw.url, settings) as door:
+        answer = await door.send(sent)
+    assert answer.split(b" ")[1] == status
+    assert [finding.rule for finding in door.sink.findings] == ["wrong-region"]
 
 
 async def test_what_only_the_answer_shows_is_reported_and_blocks_nothing(open_door: OpenDoor) -> None:
