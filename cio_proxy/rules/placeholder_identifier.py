@@ -12,7 +12,7 @@ See https://docs.customer.io/journeys/identifying-people/
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import unquote
 
 from cio_proxy.model import Api, Call, Finding, Json, Kind, Known, RuleInfo, pointer
@@ -83,19 +83,22 @@ OTHERS: Mapping[Api, Places] = {
 def check(call: Call, known: Known) -> Iterable[Finding]:
     """One finding for each identifier that is a placeholder as a whole."""
     found: list[Finding] = []
-    if call.person_at == "path:" and is_placeholder(call.person.cio_id or call.person.id) and _is_in_path(call):
-        found.append(_finding("path:"))
+    named = call.person.cio_id or call.person.id
+    if call.person_at == "path:" and is_placeholder(named) and _is_in_path(call):
+        found.append(_finding("path:", named))
     for member, names in IN_BODY.get((call.api, call.kind)) or OTHERS.get(call.api, ()):
         held = call.body.get(member) if member else call.body
         if isinstance(held, dict):
             for name in names or held:
                 if (value := held.get(name)) is not None and is_placeholder(value):
                     where = f"{call.body_at}/{member}" if member else call.body_at
-                    found.append(_finding(pointer(where, name)))
+                    found.append(_finding(pointer(where, name), value))
+    if "cio_relationships" in call.body:
+        found += _in_relationships(call)
     if call.kind in ("segment_add", "segment_remove") and isinstance(ids := call.body.get("ids"), list):
         at = next((index for index, value in enumerate(ids) if is_placeholder(value)), None)
         if at is not None:
-            found.append(_finding(f"/ids/{at}"))
+            found.append(_finding(f"/ids/{at}", ids[at]))
     if len(found) > 1 and found[0].pointer == "path:" and found[1].pointer == "/id":
         del found[1]  # ruby sends the id in the body as well (reference 8.2)
     return found
@@ -107,6 +110,18 @@ def _is_in_path(call: Call) -> bool:
     return unquote(segment.decode("latin-1")) in (call.person.id, f"cio_{call.person.cio_id}")
 
 
+def _in_relationships(call: Call) -> Iterator[Finding]:
+    """The other ends of relationships: a list in v2, in v1 an object that holds it (reference 2.1)."""
+    related, at = call.body["cio_relationships"], f"{call.body_at}/cio_relationships"
+    if isinstance(related, dict):
+        related, at = related.get("relationships"), f"{at}/relationships"
+    for index, link in enumerate(related if isinstance(related, list) else ()):
+        identifiers = link.get("identifiers") if isinstance(link, dict) else None
+        for name, value in identifiers.items() if isinstance(identifiers, dict) else ():
+            if is_placeholder(value):
+                yield _finding(pointer(f"{at}/{index}/identifiers", name), value)
+
+
 def is_placeholder(value: Json) -> bool:
     """Whether an identifier, as a whole, is none: a word for nothing, or a template that was not filled in."""
     if not isinstance(value, str) or value[:1] not in FIRST:
@@ -114,11 +129,12 @@ def is_placeholder(value: Json) -> bool:
     return value in WORDS or _TEMPLATE.match(value) is not None
 
 
-def _finding(at: str) -> Finding:
+def _finding(at: str, value: Json) -> Finding:
     return RULE.finding(
         at,
         "the identifier is a placeholder: the program had none, or a template was not filled in",
         effect="Customer.io takes it for a person: everyone without an identifier becomes the same one.",
         fix="Check the identifier before the call, and do not call without one.",
+        evidence=value,
         confidence="certain",
     )
