@@ -64,6 +64,7 @@ class Recorded(NamedTuple):
     at: float
     status: int | None
     body: bytes = b""
+    location: str | None = None
 
 
 class Auditor:
@@ -117,7 +118,13 @@ class Auditor:
         return audit
 
     async def answered(
-        self, audit: Audit, status: int, body: bytes | None, *, upstream_seconds: float | None = None
+        self,
+        audit: Audit,
+        status: int,
+        body: bytes | None,
+        *,
+        location: str | None = None,
+        upstream_seconds: float | None = None,
     ) -> Answer:
         """Settle an exchange that has its answer; what it taught is stored before this returns."""
         answer = Answer(status, None)
@@ -139,6 +146,7 @@ class Auditor:
             status=answer.status,
             refused_items=cut | track_v2.refused_by(status, body, kept),
             body=body,
+            location=location,
         )
         await self._settle(audit, outcome)
         self._end(audit, ending, answer.status, upstream_seconds)
@@ -263,7 +271,7 @@ async def audit_recorded(
             elif recorded is None or recorded.status is None:
                 await auditor.lost(audit)
             else:
-                await auditor.answered(audit, recorded.status, recorded.body)
+                await auditor.answered(audit, recorded.status, recorded.body, location=recorded.location)
         now = before
 
     for number, (exchange, recorded) in enumerate(exchanges):

@@ -6,6 +6,7 @@
     # @at +2s                              when it is sent, from the start of the case; else 1 s after the one before
     # @answered +3s 207                    when and how it is answered; else at once, with that API's success
     # @response {"errors": []}             the body of the answer
+    # @location https://host/path          the `Location` of the answer
     # @outcome unknown                     the upstream closes without an answer
     # @connection a                        exchanges that name the same connection share it; `@repeat` stays on one
     # @listener inbound                    outbound, inbound or explicit
@@ -50,7 +51,8 @@ _MISWRITTEN: Final = re.compile(rb"\{\{\s*(?:now|pad)\b[^}'\"|]*\}\}")
 _REQUEST: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (https?://.+?)(?: (HTTP/1\.[01]))?\Z")
 _HEADER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*\Z", re.DOTALL)
 
-_ONCE: Final = ("at", "answered", "response", "outcome", "connection", "listener", "client", "repeat", "body", "end")
+_ANSWER: Final = ("answered", "response", "location", "outcome")
+_ONCE: Final = ("at", *_ANSWER, "connection", "listener", "client", "repeat", "body", "end")
 _FLAGS: Final = ("no-auth", "sandbox")
 _TAGS: Final = ("expect", "config", *_ONCE, *_FLAGS)
 
@@ -87,6 +89,7 @@ class Step:
     answered: float = 0.0
     status: int | None = None
     response: bytes | None = None
+    location: str | None = None
     unknown: bool = False
     connection: str | None = None
     listener: Listener = "outbound"
@@ -135,6 +138,7 @@ class Sent:
     answered_at: float
     status: int | None
     response: bytes
+    location: str | None = None
 
 
 def read(path: Path) -> tuple[Example, ...]:
@@ -283,8 +287,8 @@ def _step(block: _Block, expects: tuple[Expect, ...]) -> Step:
     outcome = block.first("outcome", "unknown")
     if outcome.value != "unknown":
         raise _Wrong(outcome.line, "the only outcome to give is unknown; write the others as `@answered +0s STATUS`")
-    if "outcome" in block.tags and (status or "response" in block.tags):
-        raise _Wrong(outcome.line, "an unknown outcome has no answer; leave the status and `@response` out")
+    if "outcome" in block.tags and (status or {"response", "location"} & block.tags.keys()):
+        raise _Wrong(outcome.line, "an unknown outcome has no answer; leave status, `@response` and `@location` out")
     return Step(
         line=block.request_line,
         method=method,
@@ -297,6 +301,7 @@ def _step(block: _Block, expects: tuple[Expect, ...]) -> Step:
         answered=_seconds(_Tag(delay, answered.line)),
         status=_whole(_Tag(status.strip(), answered.line), 200, 599, "a status") if status else None,
         response=block.first("response").value.encode() if "response" in block.tags else None,
+        location=block.first("location").value or None,
         unknown="outcome" in block.tags,
         connection=block.first("connection").value or None,
         listener=listener,
@@ -476,7 +481,9 @@ def _answered(step: Step, exchange: Exchange, start: float, turn: int) -> Sent:
     elif status != success:
         body = b"" if status in (204, 304) else b"{}"
     at = exchange.at + step.answered
-    return Sent(step, exchange, at, None, b"") if step.unknown else Sent(step, exchange, at, status, body)
+    if step.unknown:
+        return Sent(step, exchange, at, None, b"")
+    return Sent(step, exchange, at, status, body, step.location)
 
 
 def _success(exchange: Exchange) -> tuple[int, bytes]:

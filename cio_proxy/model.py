@@ -120,6 +120,8 @@ class Outcome(NamedTuple):
     status: int | None = None
     refused_items: frozenset[int] = frozenset()
     body: bytes | None = None
+    location: str | None = None
+    """The `Location` of a redirect."""
 
     def of(self, call: Call) -> OutcomeKind:
         """The outcome of one call of the exchange."""

@@ -252,6 +252,12 @@ def test_an_answer_may_be_given_and_may_be_empty() -> None:
     assert (empty.status, empty.response) == (200, b"")
 
 
+def test_a_redirect_says_where_to() -> None:
+    moved, plain = played(case(f"# @answered +0s 301\n# @location https://track-eu.customer.io/\n{TRACK}", ""))
+    assert (moved.status, moved.location) == (301, "https://track-eu.customer.io/")
+    assert plain.location is None
+
+
 def test_a_refusal_does_not_answer_with_the_body_of_a_success() -> None:
     (sent,) = played("### bad: x\n# @answered +0s 400\nPOST https://cdp.customer.io/v1/track\n\n{}\n")
     assert (sent.status, sent.response) == (400, b"{}")
@@ -382,6 +388,7 @@ def test_settings_are_yaml_and_off_stays_a_word() -> None:
         ("### bad: x\n# @answered +1s OK\nGET https://h/", "2: 'OK' is not a status; write a whole number from 200 to"),
         ("### bad: x\n# @outcome refused\nGET https://h/", "2: the only outcome to give is unknown"),
         ("### bad: x\n# @answered +1s 200\n# @outcome unknown\nGET https://h/", "3: an unknown outcome has no answer"),
+        ("### bad: x\n# @location /\n# @outcome unknown\nGET https://h/", "3: an unknown outcome has no answer"),
         ("### bad: x\n# @repeat 0\nGET https://h/", "2: '0' is not a number of times; write a whole number from 1"),
         (
             "### bad: x\n# @listener outbond\nGET https://h/",

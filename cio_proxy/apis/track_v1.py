@@ -165,7 +165,7 @@ def _route(method: str, pattern: bytes, endpoint: str, read: Callable[[Envelope,
 
 ROUTES: tuple[Route, ...] = (
     _route("PUT", rb"/api/v1/customers/(.+)/devices", "/api/v1/customers/{identifier}/devices", _device_add),
-    _route("PUT", rb"/api/v1/customers/(.+)", "/api/v1/customers/{identifier}", _identify),
+    _route("PUT", rb"/api/v1/customers/(.+?)", "/api/v1/customers/{identifier}", _identify),
     _route("POST", rb"/api/v1/customers/(.+)/events", "/api/v1/customers/{identifier}/events", _event),
     _route("POST", rb"/api/v1/events", "/api/v1/events", _event),
     _route("POST", rb"/api/v1/customers/(.+)/suppress", "/api/v1/customers/{identifier}/suppress", _person("suppress")),
@@ -181,7 +181,7 @@ ROUTES: tuple[Route, ...] = (
         "/api/v1/customers/{identifier}/devices/{device_id}",
         _person("device_delete"),
     ),
-    _route("DELETE", rb"/api/v1/customers/(.+)", "/api/v1/customers/{identifier}", _person("delete")),
+    _route("DELETE", rb"/api/v1/customers/(.+?)", "/api/v1/customers/{identifier}", _person("delete")),
     _route("POST", rb"/api/v1/merge_customers", "/api/v1/merge_customers", _merge),
     _route(
         "POST", rb"/api/v1/segments/[^/]+/add_customers", "/api/v1/segments/{id}/add_customers", _plain("segment_add")

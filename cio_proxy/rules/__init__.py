@@ -11,16 +11,22 @@ from typing import Any
 
 from cio_proxy.model import Call, Deadline, Fact, Finding, Key, Known, Outcome, RuleInfo, Unavailable
 from cio_proxy.rules import (
+    ambiguous_identifier,
     dynamic_event_name,
     hardcoded_credentials,
     inconsistent_event_name,
+    invalid_field,
     malformed_body,
     millisecond_timestamp,
     missing_email,
     oversized_payload,
     pii_in_name,
+    placeholder_identifier,
+    reserved_name,
     track_before_identify,
+    unknown_endpoint,
     wrong_api_key,
+    wrong_region,
 )
 
 MODULES: tuple[ModuleType, ...] = (
@@ -33,7 +39,13 @@ MODULES: tuple[ModuleType, ...] = (
     missing_email,
     pii_in_name,
     malformed_body,
+    invalid_field,
     oversized_payload,
+    reserved_name,
+    unknown_endpoint,
+    wrong_region,
+    placeholder_identifier,
+    ambiguous_identifier,
 )
 
 type Results = Iterable[Finding | Unavailable]

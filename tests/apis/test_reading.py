@@ -105,6 +105,7 @@ async def test_no_body_makes_a_reader_or_a_rule_raise(method: str, target: str) 
         ("/api/v1/customers/Ada%40Example.com", {"email:ada@example.com"}),
         ("/api/v1/customers/cio_d9c106000001", {"cio_id:d9c106000001"}),
         ("/api/v1/customers/a%2520b", {"id:a%20b"}),
+        ("/api/v1/customers/42/", {"id:42"}),
     ],
 )
 def test_an_identifier_is_decoded_once_from_the_raw_path(target: str, identifiers: set[str]) -> None:

@@ -1,6 +1,7 @@
 """Whatever is sent, no rule fails; and what a request line can say that an example file cannot."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ ROUTES = [
     ("track.customer.io", "PUT", b"/api/v1/customers/42/devices"),
     ("track.customer.io", "POST", b"/api/v1/segments/7/add_customers"),
     ("track.customer.io", "POST", b"/api/v1/forms/f/submit"),
+    ("track.customer.io", "POST", b"/api/v1/merge_customers"),
+    ("track.customer.io", "POST", b"/api/v2/entity"),
     ("track.customer.io", "POST", b"/api/v2/batch"),
     ("cdp.customer.io", "POST", b"/v1/batch"),
     ("cdp.customer.io", "POST", b"/v1/page"),
@@ -47,9 +50,13 @@ NAMES = st.sampled_from(
         "object_type_id",
         "segment",
         "userId",
+        "primary",
+        "secondary",
+        "cio_relationships",
     ]
 )
-WORDS = st.sampled_from(["person", "object", "event", "identify", "track", "page", "a@example.com", "1700000000000"])
+TYPES = ["person", "object", "delivery", "event", "identify", "merge", "add_device", "track", "page"]
+WORDS = st.sampled_from([*TYPES, "undefined", "a@example.com", "1700000000000"])
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | WORDS
 VALUES = st.recursive(
     LEAVES,
@@ -76,6 +83,31 @@ def test_no_rule_fails_on_any_json(route: tuple[str, str, bytes], value: dict[st
     host, method, target = route
     body = {"batch": [value, value]} if target.endswith(b"/batch") else value
     judged(host, method, target, json.dumps(body).encode(), authorization)
+
+
+@pytest.mark.parametrize("piece", ["{", "{{", "${", "%(", "<%", "{%", "/", "//@", "a", "%2F", "cio_"])
+def test_long_hostile_identifiers_are_judged_in_linear_time(piece: str) -> None:
+    text = piece * (200_000 // len(piece))
+    body = {"type": "person", "action": "event", "name": "a", "identifiers": {"id": text}}
+    started = time.perf_counter()
+    judged("track.customer.io", "POST", b"/api/v2/entity", json.dumps(body).encode(), b"")
+    judged("track.customer.io", "PUT", b"/api/v1/customers/" + text.encode(), b'{"email": "a@example.com"}', b"")
+    judged("track.customer.io", "POST", b"/api/v1/" + text.encode(), b"{}", b"")
+    assert time.perf_counter() - started < 3
+
+
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS"])
+def test_asking_whether_a_route_answers_is_no_unknown_endpoint(method: str) -> None:
+    assert judged("track.customer.io", method, b"/api/v1/accounts/region", b"", b"") == ()
+    (finding,) = judged("track.customer.io", "PATCH", b"/api/v1/accounts/region", b"", b"")
+    assert (finding.rule, finding.name) == ("unknown-endpoint", "PATCH /api/v1/accounts/{}")
+
+
+def test_an_unknown_endpoint_is_shown_without_what_may_be_an_identifier() -> None:
+    for target in (b"/api/v1/customers/cust-ada/event", b"http://h/api/v1/customers/ada/event?x=/cust-ada"):
+        (finding,) = judged("track.customer.io", "POST", target, b"{}", b"")
+        assert finding.name == "POST /api/v1/customers/{}/event"
+        assert "ada" not in finding.message
 
 
 def test_a_password_in_the_request_line_is_a_key_in_the_url() -> None:

@@ -28,7 +28,7 @@ async def test_an_example_gives_exactly_its_findings(rule: Rule, example: Exampl
     sent = list(example.play(START))
     end = None if example.end is None else START + example.end
     findings = await audit_recorded(
-        [(s.exchange, Recorded(s.answered_at, s.status, s.response)) for s in sent], engine, end=end
+        [(s.exchange, Recorded(s.answered_at, s.status, s.response, s.location)) for s in sent], engine, end=end
     )
     given = Counter((finding.rule, finding.pointer, finding.confidence) for finding in findings)
     wanted = Counter((e.rule, masked(e.pointer), e.confidence) for s in sent for e in s.step.expects)

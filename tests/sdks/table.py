@@ -36,6 +36,8 @@ def refused(name: str) -> Pitfall:
 
 Reach = tuple[Pitfall, ...] | str
 
+BEHIND_A_BASE_URL = "is given the proxy as its base URL, so the region is the proxy's own setting"
+
 TABLE: dict[str, dict[str, Reach]] = {
     "wrong-api-key": {
         NODE: (refused("wrong-api-key"), found("wrong-api-key: App key")),
@@ -75,6 +77,32 @@ TABLE: dict[str, dict[str, Reach]] = {
         NODE: (found("malformed-body"),),
         TRACK: (found("malformed-body"),),
         CDP: (found("malformed-body"),),
+    },
+    "invalid-field": {
+        NODE: (found("invalid-field"),),
+        TRACK: (found("invalid-field"),),
+        CDP: (found("invalid-field"),),
+    },
+    "reserved-name": {
+        NODE: (found("reserved-name"),),
+        TRACK: (found("reserved-name"),),
+        CDP: (found("reserved-name"),),
+    },
+    "unknown-endpoint": {
+        NODE: (found("unknown-endpoint"),),
+        TRACK: (found("unknown-endpoint"),),
+        CDP: "posts to one path under its host, and outside of the Track API an unknown path is only possible",
+    },
+    "wrong-region": dict.fromkeys((NODE, TRACK, CDP), BEHIND_A_BASE_URL),
+    "placeholder-identifier": {
+        NODE: (found("placeholder-identifier"),),
+        TRACK: (found("placeholder-identifier"),),
+        CDP: (found("placeholder-identifier"),),
+    },
+    "ambiguous-identifier": {
+        NODE: "encodes every identifier, and has no method for a path of one's own",
+        TRACK: (found("ambiguous-identifier"),),
+        CDP: "puts no identifier into a path",
     },
     "oversized-payload": {
         NODE: (refused("oversized-payload"),),

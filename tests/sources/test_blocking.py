@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cio_proxy.model import RuleSettings, Settings
+from cio_proxy.model import Action, RuleSettings, Settings
 
 from .conftest import BASIC, OK, OpenDoor, request, upstream
 
@@ -154,6 +154,11 @@ NOT_REFUSED = {
         BASIC,
     ),
     "a body that is not JSON": ("PUT", "/api/v1/customers/42", b"a=b", BASIC),
+    "an event without a name": ("POST", "/api/v1/customers/42/events", b'{"data": {}}', BASIC),
+    "an attribute of a reserved name": ("PUT", "/api/v1/customers/42", b'{"email": "a@b.io", "cio_id": "1"}', BASIC),
+    "a route that there is not": ("POST", "/api/v1/customers/42", b'{"email": "a@b.io"}', BASIC),
+    "an identifier that is none": ("PUT", "/api/v1/customers/undefined", b'{"email": "a@b.io"}', BASIC),
+    "an identifier with a slash": ("PUT", "/api/v1/customers/a/b", b'{"email": "a@b.io"}', BASIC),
     "suppress with a Bearer token": ("POST", "/api/v1/customers/42/suppress", b"{}", b"Bearer x"),
     "delete with a Bearer token": ("DELETE", "/api/v1/customers/42", b"", b"Bearer x"),
     "a read with a Bearer token": ("GET", "/api/v1/accounts/region", b"", b"Bearer x"),
@@ -195,6 +200,49 @@ async def test_default_enforce_lets_pass_and_reports(name: str, open_door: OpenD
     assert answer.startswith(OK[:15])
     assert len(raw.received) == 1
     assert door.sink.findings
+
+
+@pytest.mark.parametrize(
+    ("rule", "case"),
+    [
+        ("invalid-field", "an event without a name"),
+        ("reserved-name", "an attribute of a reserved name"),
+        ("unknown-endpoint", "a route that there is not"),
+        ("placeholder-identifier", "an identifier that is none"),
+        ("ambiguous-identifier", "an identifier with a slash"),
+    ],
+)
+async def test_a_rule_of_the_contract_refuses_on_request(rule: str, case: str, open_door: OpenDoor) -> None:
+    settings = Settings(enforcement="enforce", block="likely", rules={rule: RuleSettings(action="block")})
+    async with upstream() as raw, open_door(raw.url, settings) as door:
+        answer = await door.send(raw_request(*NOT_REFUSED[case]))
+    assert answer.startswith(f"HTTP/1.1 400 Blocked by cio-proxy: {rule}\r\n".encode())
+    assert raw.connections == 0
+
+
+@pytest.mark.parametrize(("action", "status"), [("default", b"200"), ("block", b"400")])
+async def test_a_key_of_the_other_region_is_refused_only_on_request(
+    action: Action, status: bytes, open_door: OpenDoor
+) -> None:
+    sent = request("POST", "/v1/track", b'{"userId": "1", "event": "report_viewed"}', host=b"cdp.customer.io")
+    sent = sent.replace(b"Authorization: " + BASIC, b"Authorization: Bearer pk_eu_0123456789abcdef")
+    settings = Settings(enforcement="enforce", rules={"wrong-region": RuleSettings(action=action)})
+    async with upstream() as raw, open_door(raw.url, settings) as door:
+        answer = await door.send(sent)
+    assert answer.split(b" ")[1] == status
+    assert [finding.rule for finding in door.sink.findings] == ["wrong-region"]
+
+
+async def test_what_only_the_answer_shows_is_reported_and_blocks_nothing(open_door: OpenDoor) -> None:
+    moved = (
+        b"HTTP/1.1 301 Moved\r\nLocation: https://track-eu.customer.io/api/v1/customers/42\r\nContent-Length: 0\r\n\r\n"
+    )
+    settings = Settings(enforcement="enforce", rules={"wrong-region": RuleSettings(action="block")})
+    async with upstream(lambda _: moved) as raw, open_door(raw.url, settings) as door:
+        answer = await door.send(request("PUT", "/api/v1/customers/42", b'{"email": "a@example.com"}'))
+    assert answer == moved
+    assert len(raw.received) == 1
+    assert [(finding.rule, finding.action) for finding in door.sink.findings] == [("wrong-region", "logged")]
 
 
 async def test_an_app_api_send_is_refused_only_on_request(open_door: OpenDoor) -> None:

@@ -39,6 +39,8 @@ class Stage:
         head = (
             f"HTTP/1.1 {sent.status} Answer\r\nContent-Type: application/json\r\nContent-Length: {len(sent.response)}"
         )
+        if sent.location is not None:
+            head += f"\r\nLocation: {sent.location}"
         return head.encode() + b"\r\n\r\n" + sent.response
 
 

@@ -121,6 +121,7 @@ class AuditAddon:
                 audit,
                 response.status_code,
                 None if response.stream else readable(response, self._auditor.settings.max_audited_body),
+                location=response.headers.get("location"),
                 upstream_seconds=None if passing.forwarded is None else time.perf_counter() - passing.forwarded,
             )
             if not response.stream:

@@ -5,7 +5,7 @@ import { TrackClient } from 'customerio-node';
 import { connect, now, pause, step, weekAgo } from './session.mjs';
 
 const [proxy, pitfall] = process.argv.slice(2);
-const { siteId, appKey, track, pipelines } = connect(proxy);
+const { siteId, trackKey, appKey, track, pipelines } = connect(proxy);
 
 const person = { email: 'grace@example.com', created_at: weekAgo() };
 const known = () => step('identify', () => track.identify('cust-grace', person));
@@ -38,6 +38,14 @@ const pitfalls = {
     await event('invited_ada@example.com');
   },
   'malformed-body': () => step('identify', () => track.identify('cust-grace', [person])),
+  'invalid-field': async () => {
+    await known();
+    await event('order_completed', 'A-1000042');
+  },
+  'reserved-name': () => step('identify', () => track.identify('cust-grace', { ...person, cio_id: 'd9c106000001' })),
+  'unknown-endpoint': () =>
+    step('identify', () => new TrackClient(siteId, trackKey, { url: `${proxy}/api/v1/api/v1` }).identify('cust-grace', person)),
+  'placeholder-identifier': () => step('identify', () => track.identify(`${undefined}`, person)),
   'oversized-payload': async () => {
     await known();
     await event('report_viewed', { text: 'lorem ipsum '.repeat(10_000) });

@@ -6,11 +6,12 @@ const secret = (bytes) => randomBytes(bytes).toString('hex');
 
 /** Clients of one new workspace, with keys of the shapes that Customer.io gives out. */
 export function connect(proxy) {
-  const siteId = secret(10);
+  const [siteId, trackKey] = [secret(10), secret(10)];
   return {
     siteId,
+    trackKey,
     appKey: secret(16),
-    track: new TrackClient(siteId, secret(10), { url: `${proxy}/api/v1` }),
+    track: new TrackClient(siteId, trackKey, { url: `${proxy}/api/v1` }),
     pipelines: new PipelinesClient(secret(10), { url: `${proxy}/v1` }),
     api: new APIClient(secret(16), { url: `${proxy}/v1` }),
   };

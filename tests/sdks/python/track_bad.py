@@ -20,6 +20,11 @@ def event(name: str, data: dict[object, object] | None = None) -> None:
     step("track", lambda: cio.track("cust-grace", name, data))
 
 
+def put(path: str) -> None:
+    """A path that is built by hand."""
+    step("send_request", lambda: cio.send_request("PUT", f"{cio.base_url}/{path}", PERSON))
+
+
 def with_key(api_key: str) -> None:
     step("identify", lambda: track_client.plain(proxy, cio.site_id, api_key).identify("cust-grace", **PERSON))
 
@@ -46,6 +51,11 @@ PITFALLS = {
     "pii-in-name: event": lambda: event_of_known_person("invited_ada@example.com"),
     # Two keys of a Python dictionary that JSON writes alike.
     "malformed-body": lambda: event_of_known_person("seat_taken", {1: "Ada", "1": "Bob"}),
+    "invalid-field": lambda: event_of_known_person(""),
+    "reserved-name": lambda: identify(**PERSON, cio_id="d9c106000001"),
+    "unknown-endpoint": lambda: put("people/cust-grace"),
+    "placeholder-identifier": lambda: step("identify", lambda: cio.identify("undefined", **PERSON)),
+    "ambiguous-identifier": lambda: put("customers/team/grace"),
     "oversized-payload": lambda: event_of_known_person("report_viewed", {"text": "lorem ipsum " * 10_000}),
     "track-before-identify": event_before_the_person,
     "missing-email": lambda: identify(first_name="Grace", created_at=now()),
