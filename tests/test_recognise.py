@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cio_proxy.masking import masked, masked_json
 from cio_proxy.recognise import (
     LIMIT,
     PER_SECOND,
@@ -16,8 +17,6 @@ from cio_proxy.recognise import (
     is_milestone,
     is_plain,
     is_public_ip,
-    masked,
-    masked_json,
     number_of,
     parts,
     personal,

@@ -36,6 +36,15 @@ def _read_basic(value: str) -> Credentials:
     return Credentials("basic", user, secret, fault)
 
 
+def secrets_of(exchange: Exchange) -> tuple[str, ...]:
+    """The texts in an exchange's `Authorization` that nobody else may read: the value as sent, and what it says."""
+    header = exchange.header("authorization")
+    if not header:
+        return ()
+    read = read_credentials(header)
+    return *header.split(), read.user, read.secret
+
+
 class Keyring:
     """Names the workspace of each credential and tells configured keys by their SHA-256 digest."""
 

@@ -5,7 +5,8 @@ events to Customer.io, and a campaign on one of them never hears of the others.
 
 The Track API is judged by snake_case unless `convention` names another style; Pipelines, where Title
 Case names such as `Order Completed` are the specification, only when it does. Names of pages and
-screens are titles and are never judged.
+screens are titles and are never judged. Lower-case words with single spaces (`order placed`) are a
+convention of their own, spelled in one way only: unless snake_case is configured they are possible at most.
 
 Fix: pick one convention, snake_case by default, and rename the odd ones in code and campaigns at once.
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from cio_proxy.model import Call, Finding, Known, Param, RuleInfo
+from cio_proxy.model import Call, Confidence, Finding, Known, Param, RuleInfo
 from cio_proxy.recognise import template
 
 RULE = RuleInfo(
@@ -69,14 +70,17 @@ _STYLES = {
         r"[A-Z0-9][^\s_]*(?: (?:[A-Z0-9&][^\s_]*|an?|and|as|at|by|for|from|in|of|on|or|the|to|with))*\Z"
     ),
 }
+_SPACED = re.compile(r"(?:[^\W_A-Z]++ )*+[^\W_A-Z]++\Z")
 _NOT_SNAKE = re.compile(r"[^\W_][ -]+[^\W_]")
 
 
 def check(call: Call, known: Known) -> Iterator[Finding]:
     """One finding for a name of another style. Variable and personal parts are other rules' business."""
     convention = known.params["convention"]
+    spaced: Confidence = "likely"
     if convention == "auto":
         convention = "any" if call.api == "pipelines" else "snake_case"
+        spaced = "possible"
     name = (call.name or "").strip()
     if convention == "any" or not name or len(name) > 500 or (call.api == "pipelines" and name in SEMANTIC):
         return
@@ -90,7 +94,7 @@ def check(call: Call, known: Known) -> Iterator[Finding]:
         fix=f"Rename it to {convention}, in code and in campaigns at once.",
         corrected=_snake(name) if convention == "snake_case" and shape == name else None,
         name=name,
-        confidence="likely",
+        confidence=spaced if _SPACED.match(name) else "likely",
     )
 
 
