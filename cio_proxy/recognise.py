@@ -69,6 +69,7 @@ _PATTERNS: Final[tuple[tuple[PartKind, re.Pattern[str]], ...]] = (
 )
 _PERSONAL: Final = tuple((kind, pattern) for kind, pattern in _PATTERNS if kind in PERSONAL)
 _WORDS = re.compile(r"[A-Za-z_ .-]*+(?:[0-9][A-Za-z_ .-]*+){0,2}+\Z")
+_FEW_DIGITS = re.compile(r"[A-Za-z_ -]*+(?:[0-9][A-Za-z_ -]*+){0,7}+\Z")
 _ANY_PERSONAL = re.compile(
     r"[@%+:]|eyJ|[sp]k_|sa_|Ba|Be|\d{4}[ _-]?\d{4}|(?<![A-Za-z0-9])[A-Za-z]{2}\d\d|\d\.\d{1,3}\.\d"
 )
@@ -85,19 +86,26 @@ def parts(text: str) -> list[Part]:
 def personal(text: str) -> list[Part]:
     """The parts that name a person, or are a secret; also those inside a URL."""
     text = text[: LIMIT + REACH]
-    return [] if _has_none(text, _ANY_PERSONAL) else found_by(_PERSONAL, text, _span)
+    return [] if is_impersonal(text) else found_by(_PERSONAL, text, _span)
 
 
 def is_plain(text: str) -> bool:
-    """A quick first look: nothing in the text can be a personal or a variable part."""
-    return _has_none(text, _ANY)
+    """A quick first look: nothing in the text can be a personal or a variable part.
 
-
-def _has_none(text: str, telling: re.Pattern[str]) -> bool:
-    """Words with a digit or two hold no part but for web addresses and tokens; other texts are searched."""
+    Words with a digit or two hold none, but for web addresses and tokens; other texts are searched.
+    """
     if _WORDS.match(text):
         return "w." not in text and "W." not in text and "eyJ" not in text
-    return telling.search(text) is None
+    return _ANY.search(text) is None
+
+
+def is_impersonal(text: str) -> bool:
+    """A quick first look: nothing in the text can be a personal part. Seven digits are too few for one."""
+    if _WORDS.match(text):
+        return "eyJ" not in text
+    if _FEW_DIGITS.match(text) and not any(sign in text for sign in ("k_us_", "k_eu_", "sa_", "B", "eyJ")):
+        return True
+    return _ANY_PERSONAL.search(text) is None
 
 
 def found_by(

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from cio_proxy.model import CONFIDENCES, Call, Confidence, Finding, Json, Kind, Known, RuleInfo, pointer
-from cio_proxy.recognise import Part, is_like_a_version, is_plain, is_public_ip, personal
+from cio_proxy.recognise import Part, is_impersonal, is_like_a_version, is_public_ip, personal
 
 RULE = RuleInfo(
     id="pii-in-name",
@@ -74,10 +74,10 @@ def _names(call: Call) -> Iterator[Name]:
         else:
             yield Name(call.name, call.name_at, NAMED.get(call.kind, "name"))
     for text in call.attributes:
-        if not is_plain(text):
+        if not is_impersonal(text):
             yield Name(text, pointer(call.attributes_at, text), "attribute name")
     for text in call.data:
-        if not is_plain(text):
+        if not is_impersonal(text):
             yield Name(text, pointer(call.data_at, text), "name in the event's data")
     if call.kind == "page":
         for key in ADDRESSES:
