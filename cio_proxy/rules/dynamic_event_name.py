@@ -80,6 +80,8 @@ def _confidence(name: str, part: Part) -> Confidence:
         case "number":
             is_version = name[: part.start].endswith(".") or name[part.end : part.end + 1] == "."
             sure = len(text) > 5 and not is_day(text) and not is_version
+        case "date":
+            sure = "." not in text  # 2026.11.24 is a version as often
         case "hex":
             sure = changes(text) >= 3
         case "url":
