@@ -7,6 +7,7 @@ policy over the findings; `settle` turns the outcome into facts and late finding
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -16,9 +17,10 @@ from typing import Any, NamedTuple
 from cio_proxy import apis, policy
 from cio_proxy.apis import track_v2
 from cio_proxy.apis.clients import Clients
-from cio_proxy.apis.credentials import Keyring
+from cio_proxy.apis.credentials import Keyring, secrets_of
 from cio_proxy.apis.refusals import refusal
 from cio_proxy.facts import Reading
+from cio_proxy.masking import masked, masked_json, spellings
 from cio_proxy.model import (
     NOTHING,
     Api,
@@ -41,7 +43,7 @@ from cio_proxy.model import (
     Value,
     Verdict,
 )
-from cio_proxy.recognise import masked, masked_json, template
+from cio_proxy.recognise import template
 from cio_proxy.rules import Rule
 from cio_proxy.watchdog import Overdue
 
@@ -57,6 +59,7 @@ SUBJECTS = 10_000
 """How many of the latest identifiers have their hash at hand."""
 CLEAN = Verdict()
 UNREAD = Reading()
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?![0-9a-f])")
 
 
 def sealed_with(key: bytes) -> Seal:
@@ -142,6 +145,8 @@ class Engine:
         self._by_id = {rule.info.id: rule for rule in self.rules}
         self._seal = seal
         self._digest = lru_cache(SUBJECTS)(lambda workspace, subject: Key("", workspace, subject).sealed(seal).subject)
+        self._secrets = lru_cache(1_000)(lambda header: spellings(secrets_of(header)))
+        self._masked = lru_cache(1_000)(masked)
         self._rule_error = rule_error
         self._unable = unable
         self._exempted = exempted
@@ -300,22 +305,23 @@ class Engine:
     def _completed(self, finding: Finding, call: Call, opened: Opened, number: int, action: Taken) -> Finding:
         exchange = call.exchange
         person = call.person.main()
-        name = finding.name
+        secrets = self._secrets(exchange.header("authorization"))
+        pointer = self._masked(finding.pointer, secrets)
+        name = None if finding.name is None else self._masked(finding.name, secrets)
         shown = not self.settings.show_values
-        trace = exchange.header("traceparent")
-        subject = "" if name is None else template(name)
+        traced = _TRACEPARENT.match(exchange.header("traceparent") or "")
         return replace(
             finding,
             id=f"{exchange.id}-{finding.rule}-{call.item or 0}-{number}",
             time=exchange.at,
             action=action,
-            message=masked(finding.message) if shown else finding.message,
-            effect=masked(finding.effect) if shown else finding.effect,
-            fix=masked(finding.fix) if shown else finding.fix,
-            evidence=_masked(finding.evidence) if shown else finding.evidence,
-            corrected=_masked(finding.corrected) if shown else finding.corrected,
-            pointer=_short(masked(finding.pointer) if shown else finding.pointer),
-            name=None if name is None else _short(masked(name) if shown else name),
+            message=_short(self._masked(finding.message, secrets) if shown else finding.message),
+            effect=self._masked(finding.effect, secrets) if shown else finding.effect,
+            fix=self._masked(finding.fix, secrets) if shown else finding.fix,
+            evidence=_masked(finding.evidence, secrets) if shown else finding.evidence,
+            corrected=_masked(finding.corrected, secrets) if shown else finding.corrected,
+            pointer=_short(pointer if shown else finding.pointer),
+            name=None if name is None else _short(name if shown else finding.name or ""),
             api=call.api,
             call=call.kind,
             method=exchange.method,
@@ -326,8 +332,8 @@ class Engine:
             listener=exchange.listener,
             workspace=call.workspace,
             exchange=exchange.id,
-            trace_id=trace.split("-")[1] if trace and trace.count("-") == 3 else None,
-            fingerprint=fingerprint(finding.rule, call.endpoint, finding.pointer, subject),
+            trace_id=traced[1] if traced else None,
+            fingerprint=fingerprint(finding.rule, call.endpoint, pointer, name or ""),
         )
 
     def _sealed(self, key: Key) -> Key:
@@ -351,21 +357,24 @@ class Engine:
 
 
 def fingerprint(rule: str, endpoint: str, pointer: str, subject: str) -> str:
-    """What makes two findings the same: rule, endpoint, pointer without positions, and a subject free of values."""
+    """What makes two findings the same: rule, endpoint, pointer without positions, and subject; both without values.
+
+    It is no keyed hash, since baselines are shared: pointer and subject come masked.
+    """
     shape = "/".join("*" if part.isdigit() else part for part in template(pointer).split("/"))
     return hashlib.blake2b(
-        f"{rule}\0{endpoint}\0{shape}\0{subject}".encode("utf-8", "replace"), digest_size=8
+        f"{rule}\0{endpoint}\0{shape}\0{template(subject)}".encode("utf-8", "replace"), digest_size=8
     ).hexdigest()
 
 
 def _short(text: str) -> str:
-    """A pointer or a name of a length that people and stores can bear."""
+    """A text of a length that people and stores can bear; cut once it is masked, or half a value would stay."""
     return text if len(text) <= SHOWN else text[:SHOWN] + "…"
 
 
-def _masked(value: Json) -> Json:
+def _masked(value: Json, secrets: Sequence[str]) -> Json:
     try:
-        kept: Json = masked_json(value)
+        kept: Json = masked_json(value, secrets)
     except Exception:
         return None  # what cannot be masked is dropped
     return kept

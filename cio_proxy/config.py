@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from cio_proxy.masking import masked
 from cio_proxy.model import (
     CONFIDENCES,
     DEFAULT_RULE,
@@ -25,7 +26,6 @@ from cio_proxy.model import (
     Settings,
     WorkspaceSettings,
 )
-from cio_proxy.recognise import masked
 
 PREFIX: Final = "CIO_PROXY_"
 NOT_SETTINGS: Final = frozenset({"CIO_PROXY_CONFIG", "CIO_PROXY_URL"})

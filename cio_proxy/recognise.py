@@ -1,15 +1,17 @@
 """What a piece of text or a number is: an e-mail address, a card number, a date in milliseconds.
 
-Pure functions. Every pattern runs in linear time on hostile input.
+Pure functions for judging, which would rather miss a part than see one that is none; `masking` is
+the generous one, for showing. Every pattern runs in linear time on hostile input.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, NamedTuple
+from itertools import pairwise
+from typing import Final, Literal, NamedTuple
 
 PartKind = Literal[
     "email", "phone", "card", "iban", "ip", "secret", "url", "uuid", "ulid", "hex", "long-hex", "date", "number"
@@ -18,7 +20,7 @@ Unit = Literal["seconds", "milliseconds", "microseconds", "nanoseconds"]
 
 PERSONAL: Final[frozenset[PartKind]] = frozenset({"email", "phone", "card", "iban", "ip", "secret"})
 LIMIT: Final = 4_096
-"""Characters of a text that are shown; names are far shorter."""
+"""Characters of a text that are looked at and shown; names are far shorter."""
 REACH: Final = 512
 """How far beyond the limit a part may go that begins before it."""
 
@@ -42,11 +44,12 @@ _CARD = (
     r"(?<![A-Za-z0-9])(?<!\d-)(?:\d{4}([ _-]?)\d{4}\1\d{4}\1\d{4}|\d{4}([ _-]?)\d{6}\2\d{4,5})"
     r"(?![A-Za-z0-9])(?!-\d)"
 )
+_DIGITS = r"(?=(?:[^\s\d]*+\d){3})"
 _SECRETS = (
     r"(?<=://)[^\s/?#@:]++:[^\s/?#@]++(?=@)"  # user and password in a URL
-    r"|(?<![A-Za-z0-9])(?:[sp]k_(?:us|eu)_|sa_(?:live|sandbox)_)[A-Za-z0-9_-]{6,}+"
+    rf"|(?<![A-Za-z0-9])(?:[sp]k_(?:us|eu)_|sa_(?:live|sandbox)_){_DIGITS}[A-Za-z0-9_-]{{6,}}+"
     r"|(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{8,}+(?:\.[A-Za-z0-9_-]++){0,2}"  # a JSON web token
-    r"|(?<![A-Za-z0-9])(?:Basic|Bearer)[ ]+(?=[^\s\d]*+\d)[A-Za-z0-9+/=._~-]{12,}+"
+    rf"|(?<![A-Za-z0-9])(?:Basic|Bearer)[ ]+{_DIGITS}[A-Za-z0-9+/=._~-]{{12,}}+"
 )
 _PATTERNS: Final[tuple[tuple[PartKind, re.Pattern[str]], ...]] = (
     ("url", re.compile(r"(?<![A-Za-z0-9])(?:https?://|www\.)[^\s\"'<>]++", re.IGNORECASE)),
@@ -64,52 +67,74 @@ _PATTERNS: Final[tuple[tuple[PartKind, re.Pattern[str]], ...]] = (
     ("hex", re.compile(r"(?<![0-9A-Za-z])(?:0x)?+[0-9A-Fa-f]{8,23}(?![0-9A-Za-z])")),
     ("number", re.compile(r"(?<!\d)\d{5,}+")),
 )
-_KEY = re.compile(r"(?<![0-9A-Za-z])(?:[0-9a-f]{20}|[0-9a-f]{32})(?![0-9A-Za-z])")
-"""The shapes of Track and App API keys (reference 1.3). Ids have them too, so this only masks."""
-_PLAIN = re.compile(r"[A-Za-z_ -]*+\Z")
+_PERSONAL: Final = tuple((kind, pattern) for kind, pattern in _PATTERNS if kind in PERSONAL)
+_WORDS = re.compile(r"[A-Za-z_ .-]*+(?:[0-9][A-Za-z_ .-]*+){0,2}+\Z")
+_FEW_DIGITS = re.compile(r"[A-Za-z_ -]*+(?:[0-9][A-Za-z_ -]*+){0,7}+\Z")
+_ANY_PERSONAL = re.compile(
+    r"[@%+:]|eyJ|[sp]k_|sa_|Ba|Be|\d{4}[ _-]?\d{4}|(?<![A-Za-z0-9])[A-Za-z]{2}\d\d|\d\.\d{1,3}\.\d"
+)
+_ANY = re.compile(rf"{_ANY_PERSONAL.pattern}|[Ww]\.|\d{{4}}[-_.]?\d|[0-9A-Fa-f]{{8}}|[0-7][0-9A-Za-z]{{25}}")
+"""What every part has somewhere: each pattern above can only match where this one does, too."""
 
 
 def parts(text: str) -> list[Part]:
     """The personal and variable parts of a text, in order and without overlaps; a more telling kind wins."""
-    return _found(text, None)
+    text = text[: LIMIT + REACH]
+    return [] if is_plain(text) else found_by(_PATTERNS, text, _span)
 
 
 def personal(text: str) -> list[Part]:
     """The parts that name a person, or are a secret; also those inside a URL."""
-    return _found(text, PERSONAL)
+    text = text[: LIMIT + REACH]
+    return [] if is_impersonal(text) else found_by(_PERSONAL, text, _span)
 
 
 def is_plain(text: str) -> bool:
     """A quick first look: nothing in the text can be a personal or a variable part.
 
-    Words alone are none, but for secrets, whose beginning is looked for.
+    Words with a digit or two hold none, but for web addresses and tokens; other texts are searched.
     """
-    return bool(_PLAIN.match(text)) and "k_" not in text and "sa_" not in text and "eyJ" not in text
+    if _WORDS.match(text):
+        return "w." not in text and "W." not in text and "eyJ" not in text
+    return _ANY.search(text) is None
 
 
-def _found(text: str, kinds: frozenset[PartKind] | None) -> list[Part]:
-    text = text[: LIMIT + REACH]
-    if is_plain(text):
-        return []
+def is_impersonal(text: str) -> bool:
+    """A quick first look: nothing in the text can be a personal part. Seven digits are too few for one."""
+    if _WORDS.match(text):
+        return "eyJ" not in text
+    if _FEW_DIGITS.match(text) and not any(sign in text for sign in ("k_us_", "k_eu_", "sa_", "B", "eyJ")):
+        return True
+    return _ANY_PERSONAL.search(text) is None
+
+
+def found_by(
+    patterns: Iterable[tuple[PartKind, re.Pattern[str]]],
+    text: str,
+    span_of: Callable[[PartKind, re.Match[str]], tuple[int, int] | None],
+) -> list[Part]:
+    """What the patterns find, the earlier ones first, in the order of the text and without overlaps.
+
+    `span_of` takes a closer look at each match and says where the part is, or None when it is none.
+    """
     found: list[Part] = []
-    for kind, pattern in _PATTERNS:
-        if kinds is not None and kind not in kinds:
-            continue
-        taken = [
-            Part(kind, match.start(), end) for match in pattern.finditer(text) if (end := _end(kind, match)) is not None
-        ]
+    for kind, pattern in patterns:
+        taken: list[Part] = []
+        for match in pattern.finditer(text):
+            span = span_of(kind, match)
+            if span is not None and (not taken or span[0] >= taken[-1].end):
+                taken.append(Part(kind, *span))
         if taken:
             found += taken
-            text = _replaced_by(text, taken, lambda part: "\0" * (part.end - part.start))
+            text = replaced_by(text, taken, lambda part: "\0" * (part.end - part.start))
     return sorted(found, key=lambda part: part.start)
 
 
-def _end(kind: PartKind, match: re.Match[str]) -> int | None:
-    """Where the part ends, or None when a closer look says that it is none."""
+def _span(kind: PartKind, match: re.Match[str]) -> tuple[int, int] | None:
     text = match[0]
     match kind:
         case "iban":
-            return _iban_end(match.string, match.start())
+            return _iban(match.string, match.start())
         case "card":
             sure = is_card(text)
         case "ip":
@@ -117,16 +142,16 @@ def _end(kind: PartKind, match: re.Match[str]) -> int | None:
         case "phone":
             sure = not is_milestone(text.lstrip("+"))
         case "uuid":
-            sure = any(c.isdigit() for c in text)
+            sure = _mixed(text, 3, 0)
         case "ulid":
             sure = sum(c.isdigit() for c in text) >= 3
         case "long-hex":
-            sure = _mixed(text, 1, 1)
+            sure = _mixed(text, 3, 1)
         case "hex":
             sure = _mixed(text, 3, 2)
         case _:
             sure = True
-    return match.end() if sure else None
+    return match.span() if sure else None
 
 
 def _mixed(text: str, digits: int, letters: int) -> bool:
@@ -160,7 +185,7 @@ def is_card(text: str) -> bool:
     return issued and total % 10 == 0 and len(set(digits)) > 1
 
 
-_IBAN_LENGTHS: Final = {
+IBAN_LENGTHS: Final = {
     country: int(length)
     for country, length in re.findall(
         "([A-Z]{2})([0-9]{2})",
@@ -171,21 +196,22 @@ _IBAN_LENGTHS: Final = {
         " XK20",
     )
 }
+"""Characters of an account number, by country (ISO 13616)."""
 
 
 def is_iban(text: str) -> bool:
     """An international bank account number (ISO 13616): a country, its length, and the check digits."""
     compact = re.sub(r"[ _-]", "", text).upper()
-    if len(compact) != _IBAN_LENGTHS.get(compact[:2]) or not (compact.isascii() and compact.isalnum()):
+    if len(compact) != IBAN_LENGTHS.get(compact[:2]) or not (compact.isascii() and compact.isalnum()):
         return False
     if sum(c.isdigit() for c in compact) < 10:
         return False
     return int("".join(str(int(c, 36)) for c in compact[4:] + compact[:4])) % 97 == 1
 
 
-def _iban_end(text: str, start: int) -> int | None:
-    """Where the account number that may begin here ends. A country fixes its length; groups may be set apart."""
-    length = _IBAN_LENGTHS.get(text[start : start + 2].upper(), 0)
+def _iban(text: str, start: int) -> tuple[int, int] | None:
+    """The account number that may begin here. A country fixes its length; groups may be set apart."""
+    length = IBAN_LENGTHS.get(text[start : start + 2].upper(), 0)
     end, count = start, 0
     while count < length and end < len(text):
         if text[end] in " _-" and text[end - 1] not in " _-":
@@ -196,7 +222,7 @@ def _iban_end(text: str, start: int) -> int | None:
             return None
     if not count or text[end : end + 1].isalnum() or not is_iban(text[start:end]):
         return None
-    return end
+    return start, end
 
 
 def is_ip(text: str) -> bool:
@@ -214,57 +240,60 @@ def is_public_ip(text: str) -> bool:
     return address.is_global and not address.is_multicast and (address.version == 6 or int(address) >> 24 >= 5)
 
 
+def is_like_a_version(text: str) -> bool:
+    """Whether four numbers are those of a version rather than an address: one is 0, or hardly one is large."""
+    numbers = [int(number) for number in text.split(".") if number.isdigit()]
+    large = sum(number >= 20 for number in numbers)
+    return len(numbers) == 4 and (0 in numbers or max(numbers) < 100 or large < 3)
+
+
 def is_milestone(digits: str) -> bool:
     """A round figure such as 10000 or 12500, which people do write into names."""
     return digits.endswith("000") or len(digits.rstrip("0")) <= 3
 
 
-def masked(text: str) -> str:
-    """The text with every personal part and every secret replaced by its kind."""
-    text = _replaced(text, personal(text))
-    return _KEY.sub(lambda match: "<secret>" if _mixed(match[0], 1, 1) else match[0], text)
+def is_day(digits: str) -> bool:
+    """A day or a month without separators, 20261127 or 202611, of the years 1900 to 2099."""
+    return _DAY.match(digits) is not None
+
+
+_DAY = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])?\Z")
+
+
+def changes(text: str) -> int:
+    """How often letters and digits take turns in a text: often in an id, once or twice in a word with a number."""
+    return sum(one.isdigit() != other.isdigit() for one, other in pairwise(text))
 
 
 def template(text: str) -> str:
     """The text with every personal and variable part replaced by its kind."""
-    return _replaced(text, parts(text))
+    return replaced(text, parts(text))
 
 
 def without_parts(text: str) -> str:
     """What stays of a name when its personal and variable parts, and the separators beside them, are taken out."""
-    pieces = _replaced_by(text, parts(text), lambda part: "\0").split("\0")
+    pieces = replaced_by(text, parts(text), lambda part: "\0").split("\0")
     kept = [piece.strip(" _-.:/#=") for piece in pieces]
     separator = next((c for piece in pieces for c in (piece[-1:], piece[:1]) if c and c in "_-.:/ "), "_")
     return separator.join(piece for piece in kept if piece)
 
 
-def _replaced(text: str, found: list[Part]) -> str:
-    shown = [part for part in found if part.start < LIMIT]
-    if len(text) <= LIMIT:
-        return _replaced_by(text, shown, lambda part: f"<{part.kind}>")
+def replaced(text: str, found: list[Part], limit: int = LIMIT) -> str:
+    """The text with each of these parts replaced by its kind; cut at the limit, or where a part ends beyond it."""
+    shown = [part for part in found if part.start < limit]
+    if len(text) <= limit:
+        return replaced_by(text, shown, lambda part: f"<{part.kind}>")
     last = shown[-1].end if shown else 0
-    return _replaced_by(text[: max(LIMIT, last)], shown, lambda part: f"<{part.kind}>") + "…"
+    return replaced_by(text[: max(limit, last)], shown, lambda part: f"<{part.kind}>") + "…"
 
 
-def _replaced_by(text: str, found: list[Part], word: Callable[[Part], str]) -> str:
+def replaced_by(text: str, found: list[Part], word: Callable[[Part], str]) -> str:
+    """The text with each of these parts replaced by a word."""
     pieces, at = [], 0
     for part in found:
         pieces += [text[at : part.start], word(part)]
         at = part.end
     return "".join([*pieces, text[at:]])
-
-
-def masked_json(value: Any) -> Any:
-    """A JSON value with every text in it masked, and every whole number that is a card number."""
-    if isinstance(value, str):
-        return masked(value)
-    if isinstance(value, list):
-        return [masked_json(member) for member in value]
-    if isinstance(value, dict):
-        return {masked(key): masked_json(member) for key, member in value.items()}
-    if isinstance(value, int) and 10**13 <= value < 10**16 and is_card(str(value)):
-        return "<card>"
-    return value
 
 
 def number_of(value: object) -> float | int | None:

@@ -1,5 +1,6 @@
 """Texts and numbers are told apart by what they are, and nothing personal survives masking."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -7,17 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cio_proxy.masking import masked, masked_json
 from cio_proxy.recognise import (
     LIMIT,
     PER_SECOND,
+    changes,
     is_card,
+    is_day,
     is_email,
     is_iban,
+    is_impersonal,
+    is_like_a_version,
     is_milestone,
     is_plain,
     is_public_ip,
-    masked,
-    masked_json,
     number_of,
     parts,
     personal,
@@ -150,10 +154,20 @@ def test_any_text_is_read_and_an_address_in_it_is_masked(before: str, after: str
     assert all(one.end <= other.start for one, other in pairwise(found))
 
 
-@given(st.text(alphabet="a1.-_@%+ :/F", max_size=80))
-def test_plain_texts_have_no_parts(text: str) -> None:
+PIECES = st.sampled_from(
+    [*PERSONAL, *VARIABLE, *WORDS, *"aFkz019._-+%: /", "sk_us_", "sa_live_", "Basic ", "www.", "0x"]
+)
+
+
+@given(st.lists(PIECES, max_size=5).map("".join) | st.text(alphabet="a1.-_@%+ :/F", max_size=80))
+def test_the_first_looks_overlook_nothing(text: str) -> None:
+    """An at sign in front makes every text suspect, and is no part itself."""
+    assert [(part.kind, part.start + 2, part.end + 2) for part in parts(text)] == parts(f"@ {text}")
+    assert [(part.kind, part.start + 2, part.end + 2) for part in personal(text)] == personal(f"@ {text}")
     if is_plain(text):
         assert parts(text) == []
+    if is_impersonal(text):
+        assert personal(text) == []
 
 
 @pytest.mark.parametrize(
@@ -214,6 +228,29 @@ def test_bank_accounts_have_a_country_a_length_and_check_digits() -> None:
 def test_addresses_that_are_nobodys(address: str) -> None:
     assert not is_public_ip(address)
     assert is_public_ip("81.2.69.142")
+
+
+@pytest.mark.parametrize("text", ["17.4.1.2", "10.0.190.45", "1.12.3.4", "8.8.8.8", "120.0.1.2", "23.10.0.5"])
+def test_four_small_numbers_are_like_a_version(text: str) -> None:
+    assert is_like_a_version(text)
+    assert not is_like_a_version("81.2.69.142")
+    assert not is_like_a_version("2001:db8::8a2e:370:7334")
+
+
+def test_a_day_may_be_written_as_one_number() -> None:
+    assert all(map(is_day, ["20261127", "202611", "19991231"]))
+    assert not any(map(is_day, ["20261327", "20261132", "2026112", "84123771", "2026", "30261127"]))
+
+
+def test_letters_and_digits_take_turns_in_ids() -> None:
+    assert [changes(text) for text in ("feedface2024", "ace123bad", "a3f9c27e", "")] == [1, 2, 6, 0]
+
+
+def test_names_by_the_thousands_are_looked_at_quickly() -> None:
+    names = [f"attribute_{number}_seen" for number in range(100_000)]
+    started = time.process_time()
+    assert all(map(is_impersonal, names))
+    assert time.process_time() - started < 2
 
 
 def test_milestones_are_round() -> None:

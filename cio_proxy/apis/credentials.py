@@ -36,6 +36,14 @@ def _read_basic(value: str) -> Credentials:
     return Credentials("basic", user, secret, fault)
 
 
+def secrets_of(header: str | None) -> tuple[str, ...]:
+    """The texts in an `Authorization` value that nobody else may read: itself, and what it says."""
+    if not header:
+        return ()
+    read = read_credentials(header)
+    return *header.split(), read.user, read.secret
+
+
 class Keyring:
     """Names the workspace of each credential and tells configured keys by their SHA-256 digest."""
 

@@ -5,7 +5,8 @@ events to Customer.io, and a campaign on one of them never hears of the others.
 
 The Track API is judged by snake_case unless `convention` names another style; Pipelines, where Title
 Case names such as `Order Completed` are the specification, only when it does. Names of pages and
-screens are titles and are never judged.
+screens are titles and are never judged. Lower-case words with single spaces (`order placed`) are a
+convention of their own, spelled in one way only: unless snake_case is configured they are possible at most.
 
 Fix: pick one convention, snake_case by default, and rename the odd ones in code and campaigns at once.
 
@@ -18,7 +19,7 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
-from cio_proxy.model import Call, Finding, Known, Param, RuleInfo
+from cio_proxy.model import Call, Confidence, Finding, Known, Param, RuleInfo
 from cio_proxy.recognise import template
 
 RULE = RuleInfo(
@@ -70,17 +71,19 @@ _STYLES = {
         r"[A-Z0-9][^\s_]*(?: (?:[A-Z0-9&][^\s_]*|an?|and|as|at|by|for|from|in|of|on|or|the|to|with))*\Z"
     ),
 }
+_SPACED = re.compile(r"(?:[^\W_A-Z]++ )*+[^\W_A-Z]++\Z")
 _NOT_SNAKE = re.compile(r"[^\W_][ -]+[^\W_]")
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
     """One finding for a name of another style. Variable and personal parts are other rules' business."""
     convention = known.params["convention"]
+    spaced: Confidence = "likely" if convention != "auto" else "possible"
     if convention == "auto":
         convention = "any" if call.api == "pipelines" else "snake_case"
     if convention == "any" or not call.name or fits(call.name, convention):
         return ()
-    return _odd(call, call.name.strip(), convention)
+    return _odd(call, call.name.strip(), convention, spaced)
 
 
 @lru_cache(10_000)
@@ -90,7 +93,7 @@ def fits(name: str, convention: str) -> bool:
     return len(name) > 500 or _fits(template(name), convention)
 
 
-def _odd(call: Call, name: str, convention: str) -> Iterator[Finding]:
+def _odd(call: Call, name: str, convention: str, spaced: Confidence) -> Iterator[Finding]:
     if call.api == "pipelines" and name in SEMANTIC:
         return
     shape = template(name)
@@ -101,7 +104,7 @@ def _odd(call: Call, name: str, convention: str) -> Iterator[Finding]:
         fix=f"Rename it to {convention}, in code and in campaigns at once.",
         corrected=_snake(name) if convention == "snake_case" and shape == name else None,
         name=name,
-        confidence="likely",
+        confidence=spaced if _SPACED.match(name) else "likely",
     )
 
 

@@ -3,6 +3,8 @@
 Customer.io accepts it with 200 and stores the number. Read as seconds it is tens of thousands of
 years ahead: conditions such as "within the past 7 days" never match, and nothing reports an error.
 
+A number that no clock shows in these years, such as a phone number in `created_at`, is never repeated.
+
 Fix: send whole Unix seconds, `Math.floor(Date.now() / 1000)` in JavaScript; where the Pipelines API documents
 ISO 8601, send an ISO 8601 string.
 
@@ -30,6 +32,7 @@ RULE = RuleInfo(
 _TIME_NAME = re.compile(r"(?:_(?:at|on|date|time|ts)|[a-z0-9](?:At|On|Date|Time)|^(?:date|timestamp))\Z")
 _FROM = datetime(2000, 1, 1, tzinfo=UTC).timestamp()
 _UNTIL = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
+_AHEAD = 5 * 365 * 86_400
 
 
 _LONG = re.compile(rb"\d{12}|\d[Ee]")
@@ -44,29 +47,32 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
 
 def _times(call: Call) -> Iterator[Finding]:
     for field in call.timestamps:
-        yield from _documented(field)
+        yield from _documented(field, call.at)
     if call.api != "app":  # what a message is rendered with is no date to Customer.io
         yield from _named_like_times(call)
 
 
-def _documented(field: Timestamp) -> Iterator[Finding]:
+def _documented(field: Timestamp, now: float) -> Iterator[Finding]:
     number = number_of(field.value)
     found = None if number is None else unit(number)
     if number is None or found is None:
         return
     if field.expects == "iso8601":
+        shown = is_shown(number, found, now)
         seconds = int(number // PER_SECOND[found])
         yield RULE.finding(
             field.pointer,
-            f"{number:.0f} is a time in {found} where ISO 8601 is documented",
+            f"{number:.0f} is a time in {found} where ISO 8601 is documented"
+            if shown
+            else f"a number of {_digits(number)} digits stands where ISO 8601 is documented",
             effect="The Pipelines API documents an ISO 8601 string here; what becomes of a number is not documented.",
             fix="Send an ISO 8601 string.",
-            corrected=datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z"),
-            evidence=field.value,
+            corrected=datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z") if shown else None,
+            evidence=field.value if shown else None,
             confidence="possible" if found == "seconds" else "certain",
         )
     elif found != "seconds":
-        yield _finding(field.pointer, field.value, number, found, documented=True)
+        yield _finding(field.pointer, field.value, number, found, now, documented=True)
 
 
 def _named_like_times(call: Call) -> Iterator[Finding]:
@@ -90,17 +96,33 @@ def _named_like_times(call: Call) -> Iterator[Finding]:
         seen = seen if seen is not None else {field.pointer for field in call.timestamps}
         if seen.isdisjoint((where, shape)):
             seen |= {where, shape}
-            yield _finding(where, value, number, found, documented=False)
+            yield _finding(where, value, number, found, call.at, documented=False)
 
 
-def _finding(where: str, value: Json, number: float, found: Unit, *, documented: bool) -> Finding:
+def _finding(where: str, value: Json, number: float, found: Unit, now: float, *, documented: bool) -> Finding:
+    shown = is_shown(number, found, now)
+    year = f"the year {year_of(number)}" if shown else "a year far beyond any date"
     return RULE.finding(
         where,
-        f"{number:.0f} is a time in {found}, not in seconds",
-        effect=f"Customer.io answers 200 and stores the year {year_of(number)}: no timestamp condition ever matches.",
-        fix=f"Divide by {PER_SECOND[found]:,} and send whole seconds.",
-        corrected=int(number // PER_SECOND[found]),
-        evidence=value,
-        confidence="certain" if documented else "likely",
+        f"{number:.0f} is a time in {found}, not in seconds"
+        if shown
+        else f"a number of {_digits(number)} digits stands where a time in seconds belongs",
+        effect=f"Customer.io answers 200 and stores {year}: no timestamp condition ever matches.",
+        fix=f"Divide by {PER_SECOND[found]:,} and send whole seconds." if shown else "Send whole Unix seconds.",
+        corrected=int(number // PER_SECOND[found]) if shown else None,
+        evidence=value if shown else None,
+        confidence="certain" if documented else "likely" if shown else "possible",
         refusable=documented and found == "milliseconds" and not isinstance(value, str),
     )
+
+
+def is_shown(number: float, found: Unit, now: float) -> bool:
+    """Whether a number is plainly a time: of 9 September 2001 or later, and at most five years ahead.
+
+    No phone number with its country code reads as milliseconds of these years: it would have 13 digits, the first a 1.
+    """
+    return 1e9 <= number / PER_SECOND[found] < now + _AHEAD
+
+
+def _digits(number: float) -> int:
+    return len(f"{number:.0f}")

@@ -18,8 +18,8 @@ from itertools import islice
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from cio_proxy.model import Call, Confidence, Finding, Json, Kind, Known, RuleInfo, pointer
-from cio_proxy.recognise import Part, is_plain, is_public_ip, personal
+from cio_proxy.model import CONFIDENCES, Call, Confidence, Finding, Json, Kind, Known, RuleInfo, pointer
+from cio_proxy.recognise import Part, is_impersonal, is_like_a_version, is_public_ip, personal
 
 RULE = RuleInfo(
     id="pii-in-name",
@@ -78,10 +78,10 @@ def _names(call: Call) -> Iterator[Name]:
         else:
             yield Name(call.name, call.name_at, NAMED.get(call.kind, "name"))
     for text in islice(call.attributes, NAMES):
-        if not is_plain(text):
+        if not is_impersonal(text):
             yield Name(text, pointer(call.attributes_at, text), "attribute name")
     for text in islice(call.data, NAMES):
-        if not is_plain(text):
+        if not is_impersonal(text):
             yield Name(text, pointer(call.data_at, text), "name in the event's data")
     if call.kind == "page":
         for key in ADDRESSES:
@@ -105,8 +105,8 @@ def _judge(name: Name) -> Iterator[Finding]:
     found = [part for part in personal(text) if part.kind in WORDS and not _is_no_person(text, part)]
     if not found:
         return
-    part = min(found, key=lambda part: WORDS[part.kind][1] != "certain")
-    value, confidence = WORDS[part.kind]
+    part = min(found, key=lambda part: CONFIDENCES.index(_confidence(text, part)))
+    value, confidence = WORDS[part.kind][0], _confidence(text, part)
     yield RULE.finding(
         name.at,
         f"the {name.of} holds {value}",
@@ -116,6 +116,13 @@ def _judge(name: Name) -> Iterator[Finding]:
         confidence=confidence,
         refusable=name.refusable and confidence == "certain",
     )
+
+
+def _confidence(text: str, part: Part) -> Confidence:
+    """How sure it is that the part is what it looks like: a version number of four parts looks like an address."""
+    if part.kind == "ip" and is_like_a_version(text[part.start : part.end]):
+        return "possible"
+    return WORDS[part.kind][1]
 
 
 def _is_no_person(text: str, part: Part) -> bool:

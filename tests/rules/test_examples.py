@@ -8,8 +8,8 @@ from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.config import overlay
 from cio_proxy.drivers import Recorded, audit_recorded
 from cio_proxy.examples import Example, read
+from cio_proxy.masking import masked
 from cio_proxy.model import Settings
-from cio_proxy.recognise import masked
 from cio_proxy.rules import RULES, Rule
 
 START = 1_750_000_000.0

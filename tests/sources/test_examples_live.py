@@ -10,8 +10,8 @@ import pytest
 
 from cio_proxy.config import overlay
 from cio_proxy.examples import Example, Sent, read
+from cio_proxy.masking import masked
 from cio_proxy.model import Settings
-from cio_proxy.recognise import masked
 from cio_proxy.rules import RULES, Rule
 
 from .conftest import OpenDoor, read_message, upstream
