@@ -110,7 +110,8 @@ install_node_sdk() {
 unpack_debian() { # PACKAGE FOLDER
     command -v apt-get >/dev/null || return 1
     if [ "$(id -u)" = 0 ]; then quietly apt-get update || return 1; fi
-    mkdir -p "$2" && (cd "$2" && apt-get download "$1") >>$log 2>&1 && quietly dpkg-deb --extract "$2/$1"_*.deb "$2"
+    mkdir -p "$2" && (cd "$2" && apt-get download "$1") >>$log 2>&1 && quietly dpkg-deb --extract "$2/$1"_*.deb "$2" &&
+        rm "$2/$1"_*.deb
 }
 
 install_prometheus() {
