@@ -1,4 +1,4 @@
-"""Writes the generated parts anew: README's rule table, the rules of the shipped configuration, the terminal picture.
+"""Writes the generated parts anew: README's rule table, the shipped configuration's rules, the dashboard, the picture.
 
 `--check` changes nothing and fails when a text is not up to date.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+import dashboard
 from cio_proxy import explain
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +36,7 @@ def with_rules(text: str) -> str:
 GENERATED: dict[Path, Callable[[str], str]] = {
     ROOT / "README.md": with_table,
     ROOT / "config" / "cio-proxy.yaml": with_rules,
+    ROOT / "config" / "grafana" / "cio-proxy.json": lambda _: dashboard.text(),
 }
 
 

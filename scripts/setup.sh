@@ -4,10 +4,11 @@
 # .venvs/<minor>   the package with its development tools, on the oldest and the newest supported Python found
 # .venvs/oldest, .venvs/newest   links to those two
 # .venvs/sdk-*     the Python SDKs, which cannot share an environment (both install a package `customerio`)
+# .venvs/prometheus   Prometheus and promtool, unless they are installed: unpacked, so that no service is started
 # tests/sdks/node/node_modules   the Node SDK
 #
 # Each finished part leaves a stamp of what it was made from, so an unchanged part costs nothing.
-# An SDK that cannot be installed is skipped with one line; its tests are then skipped too.
+# An SDK or a program that cannot be installed is skipped with one line; its tests are then skipped too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -106,6 +107,27 @@ install_node_sdk() {
     fi
 }
 
+unpack_debian() { # PACKAGE FOLDER
+    command -v apt-get >/dev/null || return 1
+    if [ "$(id -u)" = 0 ]; then quietly apt-get update || return 1; fi
+    mkdir -p "$2" && (cd "$2" && apt-get download "$1") >>$log 2>&1 && quietly dpkg-deb --extract "$2/$1"_*.deb "$2" &&
+        rm "$2/$1"_*.deb
+}
+
+install_prometheus() {
+    local folder=$venvs/prometheus
+    if command -v prometheus >/dev/null && command -v promtool >/dev/null; then return; fi
+    [ -f $folder/.stamp ] && return
+    say "unpacking Debian's package prometheus into $folder"
+    if unpack_debian prometheus $folder && quietly $folder/usr/bin/prometheus --version &&
+        quietly $folder/usr/bin/promtool --version; then
+        touch $folder/.stamp
+    else
+        rm -rf $folder
+        say "SKIPPED Prometheus: install prometheus and promtool (see $log)"
+    fi
+}
+
 # The first interpreter found of each minor version, oldest first.
 found=$(interpreters | while read -r python; do describe "$python"; done | sort -t . -k 2,2n -s | awk '!seen[$1]++')
 [ -n "$found" ] || fail "no Python 3.$oldest_minor to 3.$newest_minor with venv found on PATH, in pyenv or in uv: install one, for example with 'pyenv install 3.13' or 'apt-get install python3.13-venv'"
@@ -120,5 +142,6 @@ ln -sfn "$first" $venvs/oldest
 ln -sfn "$last" $venvs/newest
 for sdk in track cdp; do install_python_sdk $sdk "$last" "$last_version"; done
 install_node_sdk
+install_prometheus
 
 if [ "$first" = "$last" ]; then say "using Python $last_version"; else say "using Python $first_version and $last_version"; fi
