@@ -105,8 +105,9 @@ def sandbox(listen: str, region: Any) -> None:
             url = await emulation.start(where.host, where.port)
         except OSError as error:
             raise Refused(f"--listen {where}: {error}") from error
+        stopped = _stop_signal()
         click.echo(json.dumps({"ready": True, "sandbox": url, "pid": os.getpid()}))
-        await _stopped()
+        await stopped.wait()
         await emulation.stop()
         return 0
 
@@ -298,11 +299,12 @@ async def _serve(load: Callable[[], Loaded]) -> int:
         ready = await proxy.start()
     except OSError as error:
         raise Refused(str(error)) from error
+    stopped = _stop_signal()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, proxy.reload)
     click.echo(json.dumps(ready))
     for line in greeting(ready, proxy.settings):
         click.echo(f"cio-proxy: {line}", err=True)
-    await _stopped()
+    await stopped.wait()
     await proxy.stop()
     for line in farewell(proxy.summary()):
         click.echo(f"cio-proxy: {line}", err=True)
@@ -332,13 +334,12 @@ def farewell(summary: dict[str, Any]) -> Iterator[str]:
             yield f"the exemption '{exemption['exemption']}' was never used"
 
 
-async def _stopped() -> None:
-    """Wait for SIGINT or SIGTERM."""
+def _stop_signal() -> asyncio.Event:
+    """What SIGINT or SIGTERM sets from now on; ask for it before saying that all is ready."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    await stop.wait()
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
 
 
 if __name__ == "__main__":
