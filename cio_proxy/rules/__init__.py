@@ -14,11 +14,14 @@ from cio_proxy.rules import (
     dynamic_event_name,
     hardcoded_credentials,
     inconsistent_event_name,
+    invalid_event_id,
     malformed_body,
     millisecond_timestamp,
     missing_email,
     oversized_payload,
     pii_in_name,
+    redirected_recipient,
+    stale_timestamp,
     track_before_identify,
     wrong_api_key,
 )
@@ -34,6 +37,9 @@ MODULES: tuple[ModuleType, ...] = (
     pii_in_name,
     malformed_body,
     oversized_payload,
+    stale_timestamp,
+    invalid_event_id,
+    redirected_recipient,
 )
 
 type Results = Iterable[Finding | Unavailable]
