@@ -21,6 +21,7 @@ from cio_proxy.rules import (
     oversized_payload,
     pii_in_name,
     redirected_recipient,
+    sensitive_value,
     stale_timestamp,
     track_before_identify,
     wrong_api_key,
@@ -40,6 +41,7 @@ MODULES: tuple[ModuleType, ...] = (
     stale_timestamp,
     invalid_event_id,
     redirected_recipient,
+    sensitive_value,
 )
 
 type Results = Iterable[Finding | Unavailable]
