@@ -11,6 +11,7 @@ from typing import Any
 
 from cio_proxy.model import Call, Deadline, Fact, Finding, Key, Known, Outcome, RuleInfo, Unavailable
 from cio_proxy.rules import (
+    duplicate_event,
     dynamic_event_name,
     hardcoded_credentials,
     inconsistent_event_name,
@@ -42,6 +43,7 @@ MODULES: tuple[ModuleType, ...] = (
     invalid_event_id,
     redirected_recipient,
     sensitive_value,
+    duplicate_event,
 )
 
 type Results = Iterable[Finding | Unavailable]
