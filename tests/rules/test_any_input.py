@@ -47,9 +47,16 @@ NAMES = st.sampled_from(
         "object_type_id",
         "segment",
         "userId",
+        "id",
+        "messageId",
+        "sentAt",
+        "recipient",
+        "card_number",
     ]
 )
-WORDS = st.sampled_from(["person", "object", "event", "identify", "track", "page", "a@example.com", "1700000000000"])
+WORDS = st.sampled_from(
+    ["person", "object", "event", "identify", "track", "page", "a@example.com", "1700000000000", "2019-01-01T00:00:00Z"]
+)
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | WORDS
 VALUES = st.recursive(
     LEAVES,
