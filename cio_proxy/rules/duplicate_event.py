@@ -88,15 +88,11 @@ def _judge(call: Call, known: Known, *, same_exchange: bool) -> Iterator[Finding
 
 
 def _key(call: Call) -> Key | None:
-    """The person and the event as it was sent; sealing hashes them. None where an id tells events apart."""
-    body = call.body
-    if body.get("messageId" if call.api == "pipelines" else "id") not in (None, ""):
+    """The person and the event as it was sent. None where an id tells events apart."""
+    if call.body.get("messageId" if call.api == "pipelines" else "id") not in (None, ""):
         return None
     person = call.person.main()
-    if person is None or not call.name:
-        return None
-    sent = call.document.raw.decode("latin-1") if call.item is None else repr(body)
-    return Key("event-sent", call.workspace, f"{person}\0{sent}")
+    return Key("event-sent", call.workspace, f"{person}\0{call.digest}") if person and call.name else None
 
 
 def _names_an_occurrence(call: Call) -> bool:
