@@ -10,6 +10,7 @@ import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, Protocol, get_args
 
@@ -271,6 +272,12 @@ class Call:
     def leaves(self) -> Sequence[Leaf]:
         """Every value of `body` that is neither an object nor an array: one walk for all rules."""
         return leaves(self.body) if isinstance(self.body, dict) else ()
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of this call's JSON: of its bytes as sent, or of what was read of one item of a batch."""
+        sent = self.document.raw if self.item is None else repr(self.body).encode("utf-8", "surrogatepass")
+        return blake2b(sent, digest_size=16).hexdigest()
 
 
 def pointer(*parts: str | int) -> str:

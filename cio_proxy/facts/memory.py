@@ -1,4 +1,4 @@
-"""Facts in memory: bounded by a number of facts, least recently used first out; gone with the process."""
+"""Facts in memory: bounded by a number of facts, fleeting and least recently used first out; gone with the process."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from cio_proxy.model import Deadline, Fact, Key, Value
 
 MARK_SECONDS = 30.0
 NONE: frozenset[Key] = frozenset()
+FLEETING = 30.0
+"""Seconds to live up to which a fact is dropped as soon as it has expired: there may be one for every event."""
 
 
 class MemoryStore:
@@ -22,6 +24,7 @@ class MemoryStore:
         self._facts: OrderedDict[Key, tuple[Value, float]] = OrderedDict()
         self._marks: dict[Key, tuple[int, float]] = {}
         self._deadlines: list[tuple[float, Key]] = []
+        self._fleeting: list[tuple[float, Key]] = []
         self._leased: set[Key] = set()
         self._kinds: Counter[str] = Counter()
 
@@ -48,6 +51,7 @@ class MemoryStore:
 
     async def join_many(self, facts: Sequence[Fact], unmark: Collection[Key], now: float) -> None:
         """Join facts; take back one mark of each key of `unmark`."""
+        self._drop_fleeting(now)
         for key, value, ttl in facts:
             self._join(key, value, now + ttl, now)
         for key in unmark:
@@ -102,6 +106,8 @@ class MemoryStore:
         joined: Value = value
         if old is None:
             self._kinds[key.kind] += 1
+            if expiry - now <= FLEETING:
+                heapq.heappush(self._fleeting, (expiry, key))
         elif type(old) is type(value):
             joined = old.join(value)  # type: ignore[arg-type]
             expiry = max(expiry, self._facts[key][1])
@@ -109,8 +115,14 @@ class MemoryStore:
         if isinstance(joined, Deadline):
             heapq.heappush(self._deadlines, (joined.at, key))
         while len(self._facts) > self.limit:
-            self._drop(next(iter(self._facts)))
+            self._drop(heapq.heappop(self._fleeting)[1] if self._fleeting else next(iter(self._facts)))
             self.evicted += 1
+
+    def _drop_fleeting(self, now: float) -> None:
+        while self._fleeting and self._fleeting[0][0] <= now:
+            _, key = heapq.heappop(self._fleeting)
+            if self._get(key, now) is not None:  # it was taught again
+                heapq.heappush(self._fleeting, (self._facts[key][1], key))
 
     def _drop(self, key: Key) -> None:
         if self._facts.pop(key, None) is not None:

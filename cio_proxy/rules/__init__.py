@@ -12,9 +12,11 @@ from typing import Any
 from cio_proxy.model import Call, Deadline, Fact, Finding, Key, Known, Outcome, RuleInfo, Unavailable
 from cio_proxy.rules import (
     ambiguous_identifier,
+    duplicate_event,
     dynamic_event_name,
     hardcoded_credentials,
     inconsistent_event_name,
+    invalid_event_id,
     invalid_field,
     malformed_body,
     millisecond_timestamp,
@@ -22,7 +24,10 @@ from cio_proxy.rules import (
     oversized_payload,
     pii_in_name,
     placeholder_identifier,
+    redirected_recipient,
     reserved_name,
+    sensitive_value,
+    stale_timestamp,
     track_before_identify,
     unknown_endpoint,
     wrong_api_key,
@@ -46,6 +51,11 @@ MODULES: tuple[ModuleType, ...] = (
     wrong_region,
     placeholder_identifier,
     ambiguous_identifier,
+    stale_timestamp,
+    invalid_event_id,
+    redirected_recipient,
+    sensitive_value,
+    duplicate_event,
 )
 
 type Results = Iterable[Finding | Unavailable]

@@ -1,11 +1,16 @@
-"""The key is of another kind than the API it is sent to.
+"""The key is of another kind than the API it is sent to, or Customer.io answers 401 to it.
 
 Track takes HTTP Basic with a site id and a Track key, the App API a Bearer App key, Pipelines its
 own key with an empty password or, for newer ones, as Bearer. A wrong kind answers 401 on Track and
 the App API; Pipelines in its default mode may answer 200 and drop the call.
 
+A key of the right kind that is answered 401 is another workspace's, was rotated or revoked, or went to
+the host of the other region: US keys fail at the EU host. While a key is being rotated this passes by
+itself. Where 401 is an answer to be expected it is only `possible`: to the call that asks for the
+workspace's region, with which credentials are tried, and for the short-lived token of a service account.
+
 Fix: give each client the credential of its own API: site id and Track API key for Track, an App API key for the App
-API, a write key for Pipelines.
+API, a write key for Pipelines. After a 401 compare key, workspace and region, and look whether the key was rotated.
 
 See https://docs.customer.io/accounts-and-workspaces/managing-credentials/
 """
@@ -15,7 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from cio_proxy.model import KINDS, Api, Call, Confidence, Credentials, Finding, Known, RuleInfo
+from cio_proxy.model import KINDS, Api, Call, Confidence, Credentials, Finding, Known, Outcome, RuleInfo
 
 RULE = RuleInfo(
     id="wrong-api-key",
@@ -27,6 +32,8 @@ RULE = RuleInfo(
 
 AT = "header:Authorization"
 APP_KEY_LENGTH = 32
+TRIED_AT = "/api/v1/accounts/region"
+"""Where credentials are tried (reference 1.1): a 401 is one of the answers that are asked for."""
 WITHOUT_AUTH = frozenset({"/api/v1/metrics", "/api/v1/push/events", "/unsubscribe/{delivery_id}"})
 FIX = {
     "track": "Use HTTP Basic with the site id and the Track API key of the same workspace.",
@@ -64,6 +71,32 @@ def _judge(call: Call) -> Iterator[Finding]:
         yield from _on_app(call)
     elif call.credentials.belongs_to not in (None, "pipelines"):
         yield _finding(call, f"a {_owner(call)} key on the Pipelines API", "pipelines", "certain")
+
+
+def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Finding]:
+    """One finding for an exchange that Customer.io answered with 401, where its credentials looked right."""
+    if outcome.status != 401 or not call.leads or call.endpoint in WITHOUT_AUTH or any(check(call, known)):
+        return ()
+    return _answered_401(call)
+
+
+def _answered_401(call: Call) -> Iterator[Finding]:
+    credentials = call.credentials
+    if credentials.scheme == "none":
+        message = "Customer.io answered 401 to a call without credentials"
+    else:
+        message = "Customer.io answered 401: another workspace's key, a rotated one, or the host of the other region"
+    expected = call.endpoint == TRIED_AT or credentials.secret.startswith("eyJ")
+    yield RULE.finding(
+        AT,
+        message,
+        effect="Customer.io did nothing with the call.",
+        fix="Compare the key, its workspace and the region of the host (US keys fail at the EU host), and see whether"
+        " the key was rotated or revoked. During a rotation this passes by itself.",
+        confidence="possible" if expected else "likely",
+        evidence=f"{credentials.scheme}, {len(credentials.secret)} characters",
+        whole=True,
+    )
 
 
 def _on_track(call: Call) -> Iterator[Finding]:

@@ -55,6 +55,32 @@ async def test_the_least_recently_used_fact_is_evicted_and_counted() -> None:
     assert store.evicted == 1
 
 
+async def test_fleeting_facts_are_dropped_in_time_although_nobody_asks_for_them() -> None:
+    store = MemoryStore()
+    for number in range(1_000):
+        await store.join_many([Fact(key(str(number), "event-sent"), Span(number, number), ttl=3)], (), now=number)
+    assert store.known() == {"event-sent": 3}
+
+
+async def test_a_fleeting_fact_that_is_taught_again_lives_on() -> None:
+    store = MemoryStore()
+    for now in 0, 2, 4:
+        await store.join_many([Fact(key("a"), Span(now, now), ttl=3)], (), now=now)
+    assert (await store.get_many([key("a")], (), now=6)).values == {key("a"): Span(0, 4)}
+    await store.join_many([], (), now=7)
+    assert store.known() == {"identified": 0}
+
+
+async def test_fleeting_facts_give_way_to_lasting_ones() -> None:
+    store = MemoryStore(limit=2)
+    await store.join_many([Fact(key("a"), Span(0, 0), ttl=3600)], (), now=0)
+    for number in range(5):
+        await store.join_many([Fact(key(str(number), "event-sent"), Span(1, 1), ttl=3)], (), now=1)
+    await store.join_many([Fact(key("b"), Span(1, 1), ttl=3600)], (), now=1)
+    assert set((await store.get_many([key("a"), key("b")], (), now=2)).values) == {key("a"), key("b")}
+    assert store.known() == {"identified": 2, "event-sent": 0}
+
+
 async def test_a_deadline_is_leased_once_and_gone_once_acknowledged() -> None:
     seed = Finding(rule="r", severity="error", confidence="likely", pointer="", message="", effect="", fix="")
     store = MemoryStore()

@@ -53,10 +53,15 @@ NAMES = st.sampled_from(
         "primary",
         "secondary",
         "cio_relationships",
+        "id",
+        "messageId",
+        "sentAt",
+        "recipient",
+        "card_number",
     ]
 )
 TYPES = ["person", "object", "delivery", "event", "identify", "merge", "add_device", "track", "page"]
-WORDS = st.sampled_from([*TYPES, "undefined", "a@example.com", "1700000000000"])
+WORDS = st.sampled_from([*TYPES, "undefined", "a@example.com", "1700000000000", "2019-01-01T00:00:00Z"])
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | WORDS
 VALUES = st.recursive(
     LEAVES,

@@ -54,7 +54,7 @@ async def test_an_upstream_that_hangs_up_is_a_502_and_its_identify_counts_for_th
 
 
 async def test_a_refused_identify_teaches_nothing(open_door: OpenDoor) -> None:
-    refused = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\n{}"
+    refused = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\n{}"
     answers = iter([refused, OK])
     async with upstream(lambda _: next(answers)) as raw, open_door(raw.url, Settings(people="complete")) as door:
         await door.send(IDENTIFY)

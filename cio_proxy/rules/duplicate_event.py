@@ -1,0 +1,99 @@
+"""The same event was sent twice within two seconds.
+
+Customer.io stores both: counts and sums double, and a campaign that may be entered again mails twice.
+The usual causes are a handler that is registered twice, and two services that both send the event.
+
+Both events were accepted, and they are the same bytes: person, name, time and data. Two requests that
+carry ids of their own (an event's `id`, a `messageId`) are two events, or, with one id, a repetition
+that Customer.io ignores. A retry is not judged: neither one marked with `X-Retry-Count`, nor one after
+an answer that never came or was an error of the server. Requests that overlap are not judged either.
+
+An event without a time of its own may well happen twice in two seconds: somebody presses a button again.
+It is only `possible` then, unless its data names what cannot happen twice, such as an order or a payment.
+
+Fix: send each event from one place; give it a ULID as `id` (a `messageId` on Pipelines), which makes a repetition
+harmless.
+
+See https://docs.customer.io/integrations/api/track/ (track: id)
+See https://docs.customer.io/integrations/api/cdp/ (messageId)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from cio_proxy.model import Call, Fact, Finding, Key, Known, Origin, Outcome, Param, RuleInfo, Span
+
+RULE = RuleInfo(
+    id="duplicate-event",
+    severity="warning",
+    category="contract",
+    kinds=frozenset({"event"}),
+    apis=frozenset({"track_v1", "track_v2", "pipelines"}),
+    actions=("off", "log", "default"),
+    surest="likely",
+    params={"within": Param(2.0, "how soon after an event the same one is a duplicate", "duration")},
+)
+
+UNSURE = Origin()
+"""Of an event of which nobody knows whether it was accepted: no exchange can be named that brought it."""
+_OCCURRENCE = re.compile(
+    r"(?:order|transaction|payment|invoice|booking|reservation|purchase|charge|refund|receipt|request|submission)"
+    r"(?:id|uuid|no|nr|num|number|ref|reference|code)?\Z"
+)
+
+
+def needs(call: Call) -> Iterable[Key]:
+    """The same event before."""
+    return () if (key := _key(call)) is None else (key,)
+
+
+def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[Fact]:
+    """That the event was sent, for as long as a repetition of it is a duplicate."""
+    if (key := _key(call)) is None:
+        return ()
+    origin = Origin(call.exchange.id, call.exchange.connection) if outcome.kind == "accepted" else UNSURE
+    return (Fact(key, Span(call.at, call.at, origin), params["within"] + 1.0),)
+
+
+def check(call: Call, known: Known) -> Iterable[Finding]:
+    """The same event twice in one batch."""
+    return _judge(call, known, same_exchange=True) if call.item else ()
+
+
+def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Finding]:
+    """The same event in an earlier exchange; both have been accepted by now."""
+    return _judge(call, known, same_exchange=False) if outcome.of(call) == "accepted" else ()
+
+
+def _judge(call: Call, known: Known, *, same_exchange: bool) -> Iterator[Finding]:
+    key = _key(call)
+    sent = None if key is None else known.span(key)
+    if sent is None or sent.origin == UNSURE or (sent.origin.exchange == call.exchange.id) is not same_exchange:
+        return
+    gap = call.at - sent.last
+    if not 0 <= gap <= known.params["within"] or call.exchange.header("x-retry-count") is not None:
+        return
+    yield RULE.finding(
+        call.name_at,
+        "the same event stands in the batch twice" if same_exchange else f"the same event was sent {gap:.1f} s before",
+        effect="Customer.io stores both: counts double, and a campaign that may be entered again mails twice.",
+        fix="Send each event from one place, and give it an id of its own, which makes a repetition harmless.",
+        confidence="likely" if call.timestamps or _names_an_occurrence(call) else "possible",
+        name=call.name,
+        related=(sent.origin.exchange,),
+    )
+
+
+def _key(call: Call) -> Key | None:
+    """The person and the event as it was sent. None where an id tells events apart."""
+    if call.body.get("messageId" if call.api == "pipelines" else "id") not in (None, ""):
+        return None
+    person = call.person.main()
+    return Key("event-sent", call.workspace, f"{person}\0{call.digest}") if person and call.name else None
+
+
+def _names_an_occurrence(call: Call) -> bool:
+    return any(_OCCURRENCE.match(re.sub(r"[_ .-]", "", name[:100]).lower()) for name in call.data)

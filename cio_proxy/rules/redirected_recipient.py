@@ -1,0 +1,54 @@
+"""An event's data redirects the mail that it triggers to somebody else.
+
+`recipient` is a reserved name in the data of a Track event: when the event triggers a campaign, the
+mail goes to that value instead of the person's own address. A field that only tells who gets a gift
+or an invitation sends the person's mail to that address, or, if it holds a name, to nobody.
+
+A value that is the person's own address redirects nothing. Events without a person are made for
+this: an anonymous "invite" event names in `recipient` whom to mail. Pipelines documents no such name.
+
+Fix: call the field something else, such as `recipient_email` or `gift_for`. If the mail is meant for somebody who is
+not the person, send an anonymous event with `recipient`.
+
+See https://docs.customer.io/integrations/api/track/ (track, reserved names of the data)
+See https://docs.customer.io/journeys/anonymous-invite-emails/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from cio_proxy.model import Call, Confidence, Finding, Known, RuleInfo, pointer
+
+RULE = RuleInfo(
+    id="redirected-recipient",
+    severity="warning",
+    category="contract",
+    kinds=frozenset({"event", "page", "screen"}),
+    apis=frozenset({"track_v1", "track_v2"}),
+    surest="likely",
+)
+
+
+def check(call: Call, known: Known) -> Iterable[Finding]:
+    """A text for a recipient is likely meant otherwise; what an object or a number does is not documented."""
+    if "recipient" not in call.data:
+        return ()
+    recipient = call.data["recipient"]
+    if recipient is None or recipient == "" or next(call.person.identifiers(), None) is None:
+        return ()
+    if not isinstance(recipient, str):
+        return _finding(call, "possible")
+    email = call.person.email
+    return () if email is not None and email in recipient.lower() else _finding(call, "likely")
+
+
+def _finding(call: Call, confidence: Confidence) -> Iterator[Finding]:
+    yield RULE.finding(
+        pointer(call.data_at, "recipient"),
+        "`recipient` in the event of a person redirects the mail that the event triggers",
+        effect="The campaign's mail goes to this value instead of the person's own address.",
+        fix="Call the field something else; to mail somebody who is not the person, send an anonymous event.",
+        confidence=confidence,
+        name=call.name,
+    )

@@ -1,0 +1,71 @@
+"""What an example file cannot say of a duplicate event: which exchange it repeats, and that its bytes stay secret."""
+
+import pytest
+
+from cio_proxy.audit import Engine, sealed_with
+from cio_proxy.drivers import Recorded, audit_recorded
+from cio_proxy.facts.memory import MemoryStore
+from cio_proxy.model import Exchange, Finding, Settings
+from cio_proxy.rules import RULES
+
+RULE = tuple(rule for rule in RULES if rule.info.id == "duplicate-event")
+EVENT = b'{"name": "order_placed", "data": {"order_id": "A-1000042"}}'
+
+
+async def found(
+    *sent: tuple[float, int | None, bytes],
+    path: bytes = b"/api/v1/customers/42/events",
+    store: MemoryStore | None = None,
+) -> list[Finding]:
+    """The findings of requests, each with its time, the status of its answer and its body."""
+    recorded = [
+        (
+            Exchange(
+                id=f"exchange-{number}",
+                at=1.75e9 + at,
+                method="POST",
+                target=path,
+                host="track.customer.io",
+                headers=(),
+                body=body,
+            ),
+            Recorded(1.75e9 + at, status),
+        )
+        for number, (at, status, body) in enumerate(sent)
+    ]
+    return await audit_recorded(recorded, Engine(Settings(), RULE, sealed_with(b"k" * 32)), store=store)
+
+
+async def test_the_finding_belongs_to_the_later_exchange_and_names_the_earlier() -> None:
+    (finding,) = await found((0, 200, EVENT), (1, 200, EVENT))
+    assert (finding.exchange, finding.related) == ("exchange-1", ("exchange-0",))
+
+
+async def test_of_two_in_one_batch_the_later_item_repeats_its_own_exchange() -> None:
+    item = b'{"type": "person", "action": "event", "identifiers": {"id": "42"}, "name": "a_b", "timestamp": 1750000000}'
+    (finding,) = await found((0, 200, b'{"batch": [%s, %s]}' % (item, item)), path=b"/api/v2/batch")
+    assert (finding.item, finding.related) == (1, ("exchange-0",))
+
+
+async def test_a_batch_sent_twice_repeats_each_of_its_events_once() -> None:
+    item = b'{"type": "person", "action": "event", "identifiers": {"id": "%d"}, "name": "a_b", "timestamp": 1750000000}'
+    batch = b'{"batch": [%s]}' % b", ".join(item % number for number in range(3))
+    findings = await found((0, 200, batch), (1, 200, batch), path=b"/api/v2/batch")
+    assert [(finding.item, finding.related) for finding in findings] == [(n, ("exchange-0",)) for n in range(3)]
+
+
+@pytest.mark.parametrize("status", [500, 302, None])
+async def test_an_event_that_may_have_been_lost_may_be_sent_again(status: int | None) -> None:
+    assert await found((0, status, EVENT), (1, 200, EVENT), (1.5, 200, EVENT)) == []
+
+
+async def test_other_data_is_another_event() -> None:
+    assert await found((0, 200, EVENT), (1, 200, EVENT.replace(b"42", b"43"))) == []
+
+
+async def test_what_is_remembered_of_an_event_is_one_sealed_fact_and_is_soon_forgotten() -> None:
+    store = MemoryStore()
+    events = [(float(number), 200, EVENT.replace(b"42", b"%d" % number)) for number in range(100)]
+    assert await found(*events, store=store) == []
+    assert store.known()["event-sent"] <= 4
+    assert "A-1000" not in repr(vars(store))
