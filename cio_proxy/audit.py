@@ -169,7 +169,7 @@ class Engine:
             plan = self._plan(call)
             for rule in plan.needs:
                 try:
-                    keys.update(map(self._sealed, rule.needs(call)))  # type: ignore[misc]  # what a plan is for
+                    keys.update(map(self._sealed, rule.needs(call, self.settings.people)))  # type: ignore[misc]  # what a plan is for
                 except (Exception, Overdue) as error:
                     self._rule_error(rule.info.id, error)
             facts = self._facts(plan, call, presumed, opened)

@@ -269,6 +269,11 @@ class Call:
         return tuple(self.person.identifiers())
 
     @cached_property
+    def subject(self) -> str | None:
+        """The identifier that stands for the person, as `kind:value`."""
+        return self.identifiers[0] if self.identifiers else self.person.main()
+
+    @cached_property
     def leaves(self) -> Sequence[Leaf]:
         """Every value of `body` that is neither an object nor an array: one walk for all rules."""
         return leaves(self.body) if isinstance(self.body, dict) else ()

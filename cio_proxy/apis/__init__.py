@@ -71,9 +71,9 @@ def read(exchange: Exchange, keyring: Keyring, max_body: int) -> tuple[Call, ...
     """Every call of an exchange, in the order of its body; at least one. Never raises on what was sent."""
     path = path_of(exchange.target)
     api = _surface(exchange, path)
-    credentials = keyring.credentials(exchange)
+    credentials, workspace = keyring.identify(exchange, api)
     document = read_document(exchange, max_body) if exchange.body != b"" else EMPTY_DOCUMENT
-    envelope = Envelope(exchange, api, keyring.workspace(api, credentials), credentials, document)
+    envelope = Envelope(exchange, api, workspace, credentials, document)
     match api:
         case "track_v2":
             return track_v2.read(envelope, path)

@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 
 from cio_proxy.model import NO_CREDENTIALS, Api, Credentials, Exchange, Seal, WorkspaceSettings
 
@@ -49,7 +50,7 @@ class Keyring:
 
     def __init__(self, workspaces: Mapping[str, WorkspaceSettings], seal: Seal) -> None:
         self._seal = seal
-        self._read: dict[str | None, Credentials] = {}
+        self._seen: dict[tuple[Api, bytes | None], tuple[Credentials, str]] = {}
         self._sites: dict[str, str] = {}
         self._keys: dict[str, tuple[Api, str]] = {}
         for name, workspace in workspaces.items():
@@ -57,30 +58,22 @@ class Keyring:
             self._keys |= {_bare(digest): ("track_v1", name) for digest in workspace.track_keys}
             self._keys |= {_bare(digest): ("app", name) for digest in workspace.app_keys}
             self._keys |= {_bare(digest): ("pipelines", name) for digest in workspace.pipelines_keys}
-        self._names: dict[tuple[Api, Credentials], str] = {}
 
-    def credentials(self, exchange: Exchange) -> Credentials:
-        """The credentials of an exchange, with the API they are configured for."""
-        header = exchange.header("authorization")
-        if (known := self._read.get(header)) is not None:
-            return known
-        read = read_credentials(header)
-        if self._keys and (owner := self._owner(read)):
-            read = Credentials(read.scheme, read.user, read.secret, read.fault, owner[0])
-        if len(self._read) >= 1_000:
-            self._read.clear()
-        self._read[header] = read
-        return read
+    def identify(self, exchange: Exchange, api: Api) -> tuple[Credentials, str]:
+        """The credentials of an exchange, with the API they are configured for; and the workspace they are of.
 
-    def workspace(self, api: Api, credentials: Credentials) -> str:
-        """The configured name, else a keyed hash: of the Track site id (it survives key rotation) or the credential."""
-        if (known := self._names.get((api, credentials))) is not None:
-            return known
-        if len(self._names) >= 1_000:
-            self._names.clear()
-        name = self._name(api, credentials)
-        self._names[api, credentials] = name
-        return name
+        A workspace is a configured name, else a keyed hash: of the Track site id (it survives key rotation), or of
+        the credential.
+        """
+        sent = (api, exchange.named.get(b"authorization"))
+        if (known := self._seen.get(sent)) is None:
+            if len(self._seen) >= 1_000:
+                self._seen.clear()
+            read = read_credentials(exchange.header("authorization"))
+            if owner := self._owner(read):
+                read = replace(read, belongs_to=owner[0])
+            known = self._seen[sent] = read, self._name(api, read)
+        return known
 
     def _name(self, api: Api, credentials: Credentials) -> str:
         if owner := self._owner(credentials):

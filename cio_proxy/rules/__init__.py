@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cio_proxy.model import Call, Deadline, Fact, Finding, Key, Known, Outcome, RuleInfo, Unavailable
+from cio_proxy.model import Call, Deadline, Fact, Finding, Key, Known, Outcome, People, RuleInfo, Unavailable
 from cio_proxy.rules import (
     ambiguous_identifier,
     duplicate_event,
@@ -73,7 +73,7 @@ class Rule:
     see: tuple[str, ...]
     examples: Path
     check: Callable[[Call, Known], Results] | None
-    needs: Callable[[Call], Iterable[Key]] | None
+    needs: Callable[[Call, People], Iterable[Key]] | None
     learn: Callable[[Call, Outcome, Mapping[str, Any]], Iterable[Fact]] | None
     review: Callable[[Call, Outcome, Known], Results] | None
     due: Callable[[Deadline, Known], Results] | None

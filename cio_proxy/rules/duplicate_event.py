@@ -24,7 +24,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from cio_proxy.model import Call, Fact, Finding, Key, Known, Origin, Outcome, Param, RuleInfo, Span
+from cio_proxy.model import Call, Fact, Finding, Key, Known, Origin, Outcome, Param, People, RuleInfo, Span
 
 RULE = RuleInfo(
     id="duplicate-event",
@@ -45,7 +45,7 @@ _OCCURRENCE = re.compile(
 )
 
 
-def needs(call: Call) -> Iterable[Key]:
+def needs(call: Call, people: People) -> Iterable[Key]:
     """The same event before."""
     return () if (key := _key(call)) is None else (key,)
 
@@ -68,11 +68,15 @@ def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Finding]:
     return _judge(call, known, same_exchange=False) if outcome.of(call) == "accepted" else ()
 
 
-def _judge(call: Call, known: Known, *, same_exchange: bool) -> Iterator[Finding]:
+def _judge(call: Call, known: Known, *, same_exchange: bool) -> Iterable[Finding]:
     key = _key(call)
     sent = None if key is None else known.span(key)
     if sent is None or sent.origin == UNSURE or (sent.origin.exchange == call.exchange.id) is not same_exchange:
-        return
+        return ()
+    return _again(call, known, sent, same_exchange)
+
+
+def _again(call: Call, known: Known, sent: Span, same_exchange: bool) -> Iterator[Finding]:
     gap = call.at - sent.last
     if not 0 <= gap <= known.params["within"] or call.exchange.header("x-retry-count") is not None:
         return
@@ -91,7 +95,7 @@ def _key(call: Call) -> Key | None:
     """The person and the event as it was sent. None where an id tells events apart."""
     if call.body.get("messageId" if call.api == "pipelines" else "id") not in (None, ""):
         return None
-    person = call.person.main()
+    person = call.subject
     return Key("event-sent", call.workspace, f"{person}\0{call.digest}") if person and call.name else None
 
 

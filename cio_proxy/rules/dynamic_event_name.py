@@ -15,7 +15,8 @@ See https://docs.customer.io/journeys/events/
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 
 from cio_proxy.model import CONFIDENCES, Call, Confidence, Finding, Known, RuleInfo
 from cio_proxy.recognise import Part, changes, is_day, is_milestone, parts, personal, template, without_parts
@@ -42,9 +43,18 @@ WORDS: Mapping[str, tuple[str, Confidence]] = {
 _HOST = re.compile(r"(?:https?://)?[^/?#]*/?\Z", re.IGNORECASE)
 
 
-def check(call: Call, known: Known) -> Iterator[Finding]:
+def check(call: Call, known: Known) -> Iterable[Finding]:
     """One finding for the most telling variable part of the name."""
-    name = call.name or ""
+    return _variable(call, call.name) if call.name and not is_fixed_name(call.name) else ()
+
+
+@lru_cache(10_000)
+def is_fixed_name(name: str) -> bool:
+    """A quick first look: no part of the name is one that varies."""
+    return not parts(name)
+
+
+def _variable(call: Call, name: str) -> Iterator[Finding]:
     found = [
         (CONFIDENCES.index(confidence), what)
         for part in parts(name)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from itertools import chain
 from urllib.parse import parse_qsl
 
 from cio_proxy.model import KINDS, Call, Confidence, Finding, Known, RuleInfo, keys_of, pointer
@@ -29,6 +28,7 @@ RULE = RuleInfo(
 
 BROWSER = (b"origin", b"sec-fetch-site", b"sec-ch-ua", b"referer")
 """`sec-fetch-mode` and `accept-language` are no marks of a browser: Node's own fetch sends them (reference 9.3)."""
+MARKS = frozenset(BROWSER)
 FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
 PARAMETERS = frozenset({"api_key", "apikey", "write_key", "writekey", "access_token", "site_secret", "app_key"})
 PLACEHOLDERS = frozenset(
@@ -86,20 +86,34 @@ _TOKEN = re.compile(r"(?<![A-Za-z0-9])(?:sk_(?:us|eu)_|sa_live_)(?=[A-Za-z]*+\d)
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
     """The exchange as a whole, then the texts of this call's body."""
-    found: list[Finding] = []
-    if call.leads:
-        found += _placeholder(call)
-        found += _from_browser(call)
-        found += _in_url(call)
-    return chain(found, _in_body(call)) if found or _may_hold_a_secret(call) else ()
+    return _closer(call) if _may_show_a_secret(call) else ()
 
 
-def _may_hold_a_secret(call: Call) -> bool:
+def _may_show_a_secret(call: Call) -> bool:
     """A quick first look at the bytes; what is escaped in them may be anything."""
-    raw, secret = call.raw, call.credentials.secret
-    if raw is None:
-        return True
-    return b"sk_" in raw or b"sa_live_" in raw or (len(secret) >= 16 and secret.encode() in raw) or b"\\" in raw
+    exchange, raw, target = call.exchange, call.raw, call.exchange.target
+    secret, user = call.credentials.secret, call.credentials.user
+    return (
+        raw is None
+        or b"k_" in raw
+        or b"sa_live_" in raw
+        or b"\\" in raw
+        or (secret != "" and secret.encode("utf-8", "replace") in raw)
+        or b"?" in target
+        or target[:1] != b"/"
+        or not MARKS.isdisjoint(exchange.named)
+        or b"Mozilla/" in exchange.named.get(b"user-agent", b"")
+        or is_placeholder(secret)
+        or is_placeholder(user)
+    )
+
+
+def _closer(call: Call) -> Iterator[Finding]:
+    if call.leads:
+        yield from _placeholder(call)
+        yield from _from_browser(call)
+        yield from _in_url(call)
+    yield from _in_body(call)
 
 
 def _placeholder(call: Call) -> Iterable[Finding]:

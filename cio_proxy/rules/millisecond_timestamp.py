@@ -35,7 +35,8 @@ _UNTIL = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
 _AHEAD = 5 * 365 * 86_400
 
 
-_LONG = re.compile(rb"\d{12}|\d[Ee]")
+_LONG = re.compile(rb"[0-9](?:[0-9]{11}|[eE])")
+"""What a number beyond seconds has in it: twelve digits, or an exponent."""
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:

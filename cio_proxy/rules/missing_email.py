@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from cio_proxy.model import Call, Deadline, Fact, Finding, Key, Known, Outcome, Param, RuleInfo, Span, pointer
+from cio_proxy.model import Call, Deadline, Fact, Finding, Key, Known, Outcome, Param, People, RuleInfo, Span, pointer
 from cio_proxy.recognise import moment
 
 DAY = 86_400.0
@@ -41,11 +41,11 @@ RULE = RuleInfo(
 )
 
 
-def needs(call: Call) -> Iterator[Key]:
-    """Whether the person was identified before, and ever with an e-mail address."""
-    for identifier in call.identifiers:
-        yield Key("has-email", call.workspace, identifier)
-        yield Key("identified", call.workspace, identifier)
+def needs(call: Call, people: People) -> Iterable[Key]:
+    """Where every person is known: whether this one was identified before, and ever with an e-mail address."""
+    if people != "complete":
+        return ()
+    return [Key(kind, call.workspace, each) for each in call.identifiers for kind in ("has-email", "identified")]
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:

@@ -13,7 +13,8 @@ See https://docs.customer.io/journeys/events/
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -43,6 +44,7 @@ NAMED: Mapping[Kind, str] = {"page": PAGE, "screen": "screen name", "form_submit
 ADDRESSES = ("url", "path", "search", "referrer")
 """The properties of a page that hold its address (reference §4)."""
 
+OBJECT_TYPES = frozenset({"identifiers", "objectTypeId"})
 NAMES = 1_000
 """More names than Customer.io takes in one call (reference 6.2)."""
 
@@ -58,8 +60,23 @@ class Name(NamedTuple):
     refusable: bool = False
 
 
-def check(call: Call, known: Known) -> Iterator[Finding]:
+def check(call: Call, known: Known) -> Iterable[Finding]:
     """One finding for each name that holds a personal value; the several names of one page count as one."""
+    plain = (
+        call.kind != "page"
+        and (not call.name or is_plain_name(call.name))
+        and all(map(is_plain_name, islice(call.attributes, NAMES)))
+        and all(map(is_plain_name, islice(call.data, NAMES)))
+        and OBJECT_TYPES.isdisjoint(call.body)
+    )
+    return () if plain else _closer(call)
+
+
+is_plain_name = lru_cache(20_000)(is_impersonal)
+"""A quick first look: an app has few names, and sends them over and over."""
+
+
+def _closer(call: Call) -> Iterator[Finding]:
     paged = False
     for name in _names(call):
         if paged and name.of == PAGE:
@@ -78,10 +95,10 @@ def _names(call: Call) -> Iterator[Name]:
         else:
             yield Name(call.name, call.name_at, NAMED.get(call.kind, "name"))
     for text in islice(call.attributes, NAMES):
-        if not is_impersonal(text):
+        if not is_plain_name(text):
             yield Name(text, pointer(call.attributes_at, text), "attribute name")
     for text in islice(call.data, NAMES):
-        if not is_impersonal(text):
+        if not is_plain_name(text):
             yield Name(text, pointer(call.data_at, text), "name in the event's data")
     if call.kind == "page":
         for key in ADDRESSES:

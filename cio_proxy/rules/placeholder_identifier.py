@@ -90,7 +90,8 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
         held = call.body.get(member) if member else call.body
         if isinstance(held, dict):
             for name in names or held:
-                if (value := held.get(name)) is not None and is_placeholder(value):
+                value = held.get(name)
+                if type(value) is str and value[:1] in FIRST and is_placeholder(value):
                     where = f"{call.body_at}/{member}" if member else call.body_at
                     found.append(_finding(pointer(where, name), value))
     if "cio_relationships" in call.body:

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from cio_proxy.model import Call, Fact, Finding, Key, Known, Origin, Outcome, Param, RuleInfo, Span
+from cio_proxy.model import Call, Fact, Finding, Key, Known, Origin, Outcome, Param, People, RuleInfo, Span
 from cio_proxy.recognise import moment
 
 DAY = 86_400.0
@@ -55,14 +55,17 @@ _SIGN_UP = re.compile(
 )
 
 
-def needs(call: Call) -> Iterator[Key]:
-    """Identifies and deletes of the person, and events that came before any identify."""
-    for identifier in call.identifiers:
-        yield Key("identified", call.workspace, identifier)
-        yield Key("deleted", call.workspace, identifier)
-        if call.kind == "identify":
-            yield Key("event-first", call.workspace, identifier)
-            yield Key("sign-up-first", call.workspace, identifier)
+LATE = ("identified", "deleted", "event-first", "sign-up-first")
+UNKNOWN = ("identified", "deleted")
+
+
+def needs(call: Call, people: People) -> Iterable[Key]:
+    """For an identify what came before it; for an event, only where every person is known, whether this one is."""
+    if call.kind == "identify":
+        return [Key(kind, call.workspace, identifier) for identifier in call.identifiers for kind in LATE]
+    if call.kind == "event" and people == "complete":
+        return [Key(kind, call.workspace, identifier) for identifier in call.identifiers for kind in UNKNOWN]
+    return ()
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
