@@ -17,10 +17,12 @@ test: check
 	@set -e; for version in $$(readlink .venvs/oldest .venvs/newest | uniq); do \
 		echo "pytest on Python $$version"; .venvs/$$version/bin/python -m pytest -n 2 --dist loadfile; done
 
-demo: setup
+demo:
+	@scripts/setup.sh demo
 	@$(PY) scripts/demo.py
 
-run: setup
+run:
+	@scripts/setup.sh run
 	@.venvs/newest/bin/cio-proxy run
 
 wheel: setup

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from cio_proxy.config import UNITS, value_written
 from cio_proxy.examples import Example, read
+from cio_proxy.model import RuleInfo
 from cio_proxy.rules import RULES, Rule
 
 CATEGORIES = {
@@ -34,13 +35,12 @@ def find(id: str, rules: Sequence[Rule] = RULES) -> Rule:
 def page(rule: Rule) -> str:
     """The page of one rule, as Markdown."""
     info = rule.info
-    can_block = "yes" if "block" in info.actions else "no"
     lines = [
         f"# {info.id}",
         "",
         f"{rule.title}.",
         "",
-        " · ".join((info.severity, CATEGORIES[info.category], f"can block: {can_block}", info.stage)),
+        " · ".join((info.severity, CATEGORIES[info.category], f"refuses: {_refuses(info)}", info.stage)),
         "",
         rule.prose,
         "",
@@ -63,11 +63,10 @@ def page(rule: Rule) -> str:
 
 def table(rules: Sequence[Rule] = RULES) -> str:
     """All rules as a Markdown table, for the README."""
-    rows = ["| rule | severity | what it finds | can block |", "|---|---|---|---|"]
+    rows = ["| rule | severity | what it finds | refuses, in `enforce` |", "|---|---|---|---|"]
     for rule in rules:
-        blocks = "yes" if "block" in rule.info.actions else "no"
         page = f"cio_proxy/rules/{rule.examples.stem}.py"
-        rows.append(f"| [`{rule.info.id}`]({page}) | {rule.info.severity} | {rule.title} | {blocks} |")
+        rows.append(f"| [`{rule.info.id}`]({page}) | {rule.info.severity} | {rule.title} | {_refuses(rule.info)} |")
     return "\n".join(rows) + "\n"
 
 
@@ -82,6 +81,12 @@ def options(rules: Sequence[Rule] = RULES) -> str:
                 lines.append(f"#     # one of: {', '.join(param.choices)}")
             lines.append(f"#     {name}: {value_written(param.default, UNITS[param.unit])}")
     return "\n".join(lines) + "\n"
+
+
+def _refuses(info: RuleInfo) -> str:
+    if "block" not in info.actions:
+        return "never"
+    return "by default" if info.refuses else "on request"
 
 
 def _block(example: Example) -> str:

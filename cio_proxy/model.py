@@ -547,6 +547,8 @@ class RuleInfo:
     kinds: frozenset[Kind]
     apis: frozenset[Api] = frozenset(APIS)
     actions: tuple[Action, ...] = ("off", "log", "block", "default")
+    refuses: bool = False
+    """True where default enforcement refuses some of its findings: those marked `refusable`."""
     surest: Confidence = "certain"
     """The most confidence a finding of this rule can have."""
     params: Mapping[str, Param] = NOTHING

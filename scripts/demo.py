@@ -18,15 +18,20 @@ from typing import Any
 
 from rich.console import Console
 
+from cio_proxy.rules import RULES
+
 ROOT = Path(__file__).parents[1]
 NODE = ("node", "tests/sdks/node")
 PYTHON = (".venvs/sdk-track/bin/python", "tests/sdks/python")
 BAD = (
     "wrong-api-key",
     "millisecond-timestamp",
+    "placeholder-identifier",
     "inconsistent-event-name",
     "dynamic-event-name",
     "pii-in-name",
+    "sensitive-value",
+    "duplicate-event",
     "oversized-payload",
     "track-before-identify",
     "missing-email",
@@ -58,6 +63,7 @@ def main() -> None:
             findings(say, ready["admin"])
             counters(say, ready["admin"])
             stored(say, kept)
+            say.print(f"[dim]{len(BAD)} of {len(RULES)} rules; `cio-proxy explain` lists them all.[/]")
         finally:
             proxy.terminate()
             proxy.wait(30)

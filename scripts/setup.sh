@@ -7,10 +7,13 @@
 # .venvs/prometheus   Prometheus and promtool, unless they are installed: unpacked, so that no service is started
 # tests/sdks/node/node_modules   the Node SDK
 #
+# `run` sets up the newest Python alone, `demo` an SDK beside it, `tests` (the default) all.
+#
 # Each finished part leaves a stamp of what it was made from, so an unchanged part costs nothing.
 # An SDK or a program that cannot be installed is skipped with one line; its tests are then skipped too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+readonly scope=${1:-tests}
 
 readonly oldest_minor=12 newest_minor=14 # what mitmproxy 12.2 runs on
 readonly venvs=.venvs log=.venvs/setup.log
@@ -136,12 +139,21 @@ read -r last last_version last_python <<<"$(tail -n 1 <<<"$found")"
 
 mkdir -p $venvs
 : >$log
-install_package "$first" "$first_version" "$first_python"
-[ "$first" = "$last" ] || install_package "$last" "$last_version" "$last_python"
-ln -sfn "$first" $venvs/oldest
+[ -e $venvs/newest ] || say "the first set-up takes a minute or two"
+install_package "$last" "$last_version" "$last_python"
 ln -sfn "$last" $venvs/newest
-for sdk in track cdp; do install_python_sdk $sdk "$last" "$last_version"; done
-install_node_sdk
-install_prometheus
-
-if [ "$first" = "$last" ]; then say "using Python $last_version"; else say "using Python $first_version and $last_version"; fi
+if [ "$scope" != run ]; then
+    install_node_sdk
+    install_python_sdk track "$last" "$last_version"
+fi
+if [ "$scope" = tests ]; then
+    install_package "$first" "$first_version" "$first_python"
+    ln -sfn "$first" $venvs/oldest
+    install_python_sdk cdp "$last" "$last_version"
+    install_prometheus
+fi
+if [ "$scope" = tests ] && [ "$first" != "$last" ]; then
+    say "using Python $first_version and $last_version"
+else
+    say "using Python $last_version"
+fi

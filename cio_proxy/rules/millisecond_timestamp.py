@@ -27,6 +27,7 @@ RULE = RuleInfo(
     category="1",
     kinds=frozenset(KINDS) - {"content_write", "content_read", "webhook_metric", "unreadable", "other"},
     apis=frozenset({"track_v1", "track_v2", "pipelines", "app"}),
+    refuses=True,
 )
 
 _TIME_NAME = re.compile(r"(?:_(?:at|on|date|time|ts)|[a-z0-9](?:At|On|Date|Time)|^(?:date|timestamp))\Z")

@@ -24,6 +24,7 @@ RULE = RuleInfo(
     category="contract",
     kinds=frozenset(KINDS) - {"other", "content_read", "content_write", "send_message", "webhook_metric"},
     apis=frozenset({"track_v1", "track_v2", "pipelines"}),
+    refuses=True,
 )
 
 KB = 1024

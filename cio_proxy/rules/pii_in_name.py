@@ -30,6 +30,7 @@ RULE = RuleInfo(
         {"event", "page", "screen", "identify", "object_identify", "device_add", "content_write", "form_submit"}
     ),
     apis=frozenset({"track_v1", "track_v2", "pipelines", "app"}),
+    refuses=True,
 )
 
 WORDS: Mapping[str, tuple[str, Confidence]] = {

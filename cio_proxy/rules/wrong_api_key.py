@@ -28,6 +28,7 @@ RULE = RuleInfo(
     category="1",
     kinds=frozenset(KINDS),
     apis=frozenset({"track_v1", "track_v2", "pipelines", "app"}),
+    refuses=True,
 )
 
 AT = "header:Authorization"

@@ -13,6 +13,9 @@ from cio_proxy.model import Settings
 from cio_proxy.rules import RULES, Rule
 
 START = 1_750_000_000.0
+REFUSING = {"wrong-api-key", "millisecond-timestamp", "pii-in-name", "oversized-payload"}
+"""Reference 9.19 and no more; `tests/sources/test_blocking.py` shows each being refused."""
+by_id = {rule.info.id: rule.info for rule in RULES}
 CASES = [(rule, example) for rule in RULES for example in read(rule.examples)]
 
 
@@ -35,6 +38,7 @@ async def test_an_example_gives_exactly_its_findings(rule: Rule, example: Exampl
     wanted.update((e.rule, masked(e.pointer), e.confidence) for e in example.end_expects)
     assert given == wanted
     assert errors == []
+    assert all(by_id[finding.rule].refuses for finding in findings if finding.refusable)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=[rule.info.id for rule in RULES])
@@ -44,3 +48,7 @@ def test_a_rule_has_enough_examples_of_each_kind(rule: Rule) -> None:
     assert kinds["good"] >= 3
     assert kinds["near miss"] >= 1
     assert kinds["hostile"] >= 1
+
+
+def test_no_other_rules_refuse_by_default_than_those_that_may() -> None:
+    assert {id for id, info in by_id.items() if info.refuses} == REFUSING

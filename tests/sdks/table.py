@@ -104,6 +104,31 @@ TABLE: dict[str, dict[str, Reach]] = {
         TRACK: (found("ambiguous-identifier"),),
         CDP: "puts no identifier into a path",
     },
+    "stale-timestamp": {
+        NODE: (found("stale-timestamp"),),
+        TRACK: (found("stale-timestamp"),),
+        CDP: "posts every call in a batch, where an old event may well be a backfill",
+    },
+    "invalid-event-id": {
+        NODE: (found("invalid-event-id"),),
+        TRACK: (found("invalid-event-id"),),
+        CDP: "has no id of an event but the messageId that it makes itself",
+    },
+    "redirected-recipient": {
+        NODE: (found("redirected-recipient"),),
+        TRACK: (found("redirected-recipient"),),
+        CDP: "sends Pipelines calls only, where no property is documented to redirect mail",
+    },
+    "sensitive-value": {
+        NODE: (found("sensitive-value"),),
+        TRACK: (found("sensitive-value"),),
+        CDP: (found("sensitive-value"),),
+    },
+    "duplicate-event": {
+        NODE: (found("duplicate-event"),),
+        TRACK: (found("duplicate-event"),),
+        CDP: "gives every call a messageId of its own, which makes two events of them",
+    },
     "oversized-payload": {
         NODE: (refused("oversized-payload"),),
         TRACK: (refused("oversized-payload"),),
@@ -121,8 +146,8 @@ TABLE: dict[str, dict[str, Reach]] = {
     },
 }
 
-UNSTOPPABLE = {"missing-email"}
-"""Rules that find their fault only when there is nothing left to refuse."""
+UNSTOPPABLE = {"missing-email", "stale-timestamp", "duplicate-event"}
+"""Rules that refuse nothing: they find their fault too late, or there is nothing wrong with the call itself."""
 
 PROGRAMS = [
     (sdk, rule, pitfall)

@@ -9,7 +9,7 @@ const { siteId, trackKey, appKey, track, pipelines } = connect(proxy);
 
 const person = { email: 'grace@example.com', created_at: weekAgo() };
 const known = () => step('identify', () => track.identify('cust-grace', person));
-const event = (name, data = {}) => step('track', () => track.track('cust-grace', { name, data }));
+const event = (name, data = {}, rest = {}) => step('track', () => track.track('cust-grace', { name, data, ...rest }));
 
 const pitfalls = {
   'wrong-api-key': () =>
@@ -46,6 +46,24 @@ const pitfalls = {
   'unknown-endpoint': () =>
     step('identify', () => new TrackClient(siteId, trackKey, { url: `${proxy}/api/v1/api/v1` }).identify('cust-grace', person)),
   'placeholder-identifier': () => step('identify', () => track.identify(`${undefined}`, person)),
+  'stale-timestamp': async () => {
+    await known();
+    await event('order_completed', {}, { timestamp: weekAgo() });
+  },
+  'invalid-event-id': async () => {
+    await known();
+    await event('order_completed', {}, { id: 'order-1000042' });
+  },
+  'redirected-recipient': async () => {
+    await known();
+    await event('gift_sent', { recipient: 'ada@example.com' });
+  },
+  'sensitive-value': () => step('identify', () => track.identify('cust-grace', { ...person, card_number: '4111111111111111' })),
+  'duplicate-event': async () => {
+    await known();
+    await event('order_completed', { order_id: 'A-1000042' });
+    await event('order_completed', { order_id: 'A-1000042' });
+  },
   'oversized-payload': async () => {
     await known();
     await event('report_viewed', { text: 'lorem ipsum '.repeat(10_000) });

@@ -60,6 +60,7 @@ PITFALLS = {
     "invalid-field": lambda: event_of_known_person(""),
     "reserved-name": lambda: identify(**PERSON, cio_id="d9c106000001"),
     "placeholder-identifier": lambda: step("identify", lambda: cdp.identify("undefined", PERSON)),
+    "sensitive-value": lambda: identify(**PERSON, card_number="4111111111111111"),
     "oversized-payload": lambda: event_of_known_person("report_viewed" + "_again" * 100),
     "track-before-identify": event_before_the_person,
     "missing-email": lambda: identify(first_name="Grace", created_at=now()),

@@ -16,8 +16,8 @@ def identify(**attributes: object) -> None:
     step("identify", lambda: cio.identify("cust-grace", **attributes))
 
 
-def event(name: str, data: dict[object, object] | None = None) -> None:
-    step("track", lambda: cio.track("cust-grace", name, data))
+def event(name: str, data: dict[object, object] | None = None, **rest: object) -> None:
+    step("track", lambda: cio.track("cust-grace", name, data, **rest))
 
 
 def put(path: str) -> None:
@@ -29,9 +29,14 @@ def with_key(api_key: str) -> None:
     step("identify", lambda: track_client.plain(proxy, cio.site_id, api_key).identify("cust-grace", **PERSON))
 
 
-def event_of_known_person(name: str, data: dict[object, object] | None = None) -> None:
+def event_of_known_person(name: str, data: dict[object, object] | None = None, **rest: object) -> None:
     identify(**PERSON)
-    event(name, data)
+    event(name, data, **rest)
+
+
+def event_sent_twice() -> None:
+    event_of_known_person("order_completed", {"order_id": "A-1000042"})
+    event("order_completed", {"order_id": "A-1000042"})
 
 
 def event_before_the_person() -> None:
@@ -56,6 +61,11 @@ PITFALLS = {
     "unknown-endpoint": lambda: put("people/cust-grace"),
     "placeholder-identifier": lambda: step("identify", lambda: cio.identify("undefined", **PERSON)),
     "ambiguous-identifier": lambda: put("customers/team/grace"),
+    "stale-timestamp": lambda: event_of_known_person("order_completed", timestamp=week_ago()),
+    "invalid-event-id": lambda: event_of_known_person("order_completed", id="order-1000042"),
+    "redirected-recipient": lambda: event_of_known_person("gift_sent", {"recipient": "ada@example.com"}),
+    "sensitive-value": lambda: identify(**PERSON, card_number="4111111111111111"),
+    "duplicate-event": event_sent_twice,
     "oversized-payload": lambda: event_of_known_person("report_viewed", {"text": "lorem ipsum " * 10_000}),
     "track-before-identify": event_before_the_person,
     "missing-email": lambda: identify(first_name="Grace", created_at=now()),
