@@ -52,6 +52,7 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--listen", metavar="HOST:PORT", help="Where the app sends its Customer.io traffic."),
             click.option("--admin", metavar="HOST:PORT", help="Where metrics and findings are served."),
             click.option("--upstream", metavar="sandbox|live|live-eu|URL", help="Where traffic goes on to."),
+            click.option("--upstream-proxy", metavar="URL", help="An HTTP proxy on the way there."),
             click.option("--enforcement", metavar="observe|enforce", help="Log what would be blocked, or block it."),
             click.option("--people", metavar="partial|complete", help="Whether every person is known to the proxy."),
             click.option("--journal", metavar="PATH", help="Write findings to this file as JSON lines."),
@@ -159,7 +160,7 @@ async def _serve(settings: Settings) -> int:
     from cio_proxy import drivers, rules, state
     from cio_proxy.admin import Admin
     from cio_proxy.audit import sealed_with
-    from cio_proxy.sandbox import Sandbox
+    from cio_proxy.sandbox import Regions
     from cio_proxy.sinks.console import Console
     from cio_proxy.sinks.coverage import Coverage
     from cio_proxy.sinks.journal import Journal
@@ -199,14 +200,14 @@ async def _serve(settings: Settings) -> int:
         rules=[info.id for info in infos],
     )
     metrics.known = auditor.store.known
-    emulation = Sandbox() if settings.upstream == "sandbox" else None
+    emulation = Regions() if settings.upstream == "sandbox" else None
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(journal.close)
         stack.callback(console.close)
         try:
-            upstream = settings.upstream
+            upstream, sandbox_eu = settings.upstream, None
             if emulation is not None:
-                upstream = await emulation.start()
+                upstream, sandbox_eu = await emulation.start()
                 stack.push_async_callback(emulation.stop)
             listening = await admin.start(settings.admin)
             stack.push_async_callback(admin.stop)
@@ -214,8 +215,10 @@ async def _serve(settings: Settings) -> int:
                 auditor,
                 upstream=upstream,
                 sandbox=emulation is not None,
+                sandbox_eu=sandbox_eu,
                 connected=metrics.connection,
                 failed=lambda error: metrics.degraded("door"),
+                upstream_trouble=lambda on: metrics.degraded("upstream", on),
             )
             outbound = await door.start()
         except OSError as error:

@@ -102,9 +102,18 @@ class Auditor:
         return audit
 
     async def answered(
-        self, audit: Audit, status: int, body: bytes | None, *, upstream_seconds: float | None = None
+        self,
+        audit: Audit,
+        status: int,
+        body: bytes | None,
+        *,
+        upstream_seconds: float | None = None,
+        location: str | None = None,
     ) -> Answer:
-        """Settle an exchange that has its answer; what it taught is stored before this returns."""
+        """Settle an exchange that has its answer; what it taught is stored before this returns.
+
+        `location` is that of a redirect to the other region.
+        """
         answer = Answer(status, None)
         verdict = audit.verdict
         ending: Ending = "forwarded" if audit.opened is not None else "unaudited"
@@ -124,14 +133,15 @@ class Auditor:
             status=answer.status,
             refused_items=cut | track_v2.refused_by(status, body, kept),
             body=body,
+            location=location,
         )
         await self._settle(audit, outcome)
         self._end(audit, ending, answer.status, upstream_seconds)
         return answer
 
-    async def lost(self, audit: Audit) -> None:
+    async def lost(self, audit: Audit, *, location: str | None = None) -> None:
         """Settle an exchange whose answer never reached the client: nobody knows what became of it."""
-        await self._settle(audit, Outcome(kind="unknown", at=self.clock()))
+        await self._settle(audit, Outcome(kind="unknown", at=self.clock(), location=location))
         self._end(audit, "failed", None, None)
 
     def unread(self, exchange: Exchange) -> None:

@@ -53,7 +53,10 @@ class Keyring:
 
     def credentials(self, exchange: Exchange) -> Credentials:
         """The credentials of an exchange, with the API they are configured for."""
-        header = exchange.header("authorization")
+        return self.read(exchange.header("authorization"))
+
+    def read(self, header: str | None) -> Credentials:
+        """The credentials of an `Authorization` value."""
         if (known := self._read.get(header)) is not None:
             return known
         read = read_credentials(header)
