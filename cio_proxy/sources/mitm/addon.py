@@ -45,8 +45,9 @@ class Passing:
 class AuditAddon:
     """Hooks of mitmproxy, and nothing but the way between a flow and the auditor.
 
-    `sandbox` says which host and path are the emulated Customer.io's, `wanted` which flows are audited, `connected` is
-    told of each client connection, and `failed` of each error of our own: whatever goes wrong here, the flow goes on.
+    `sandbox` says which host and path are the emulated Customer.io's, and `wanted` which flows are audited; `noted` is
+    told of each of those and the id of its exchange, `connected` of each client connection, and `failed` of each error
+    of our own: whatever goes wrong here, the flow goes on.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class AuditAddon:
         sandbox: Callable[[str, bytes], bool] = lambda host, path: False,
         clock: Callable[[], float] = time.time,
         wanted: Callable[[http.HTTPFlow], bool] = lambda flow: True,
+        noted: Callable[[http.HTTPFlow, str], None] = lambda flow, exchange: None,
         connected: Callable[[], None] = lambda: None,
         failed: Callable[[Exception], None] = lambda error: None,
     ) -> None:
@@ -63,6 +65,7 @@ class AuditAddon:
         self._sandbox = sandbox
         self._clock = clock
         self._wanted = wanted
+        self._noted = noted
         self._connected = connected
         self._tell_failed = failed
         self._flows: WeakKeyDictionary[http.HTTPFlow, Passing] = WeakKeyDictionary()
@@ -85,6 +88,7 @@ class AuditAddon:
             self._carried[client.id] = self._carried.get(client.id, 0) + 1
             if self._wanted(flow):
                 self._flows[flow] = Passing(self._exchange(flow))
+                self._noted(flow, self._flows[flow].exchange.id)
 
     async def request(self, flow: http.HTTPFlow) -> None:
         """Judge an exchange whose body is here, or note one that was streamed past."""
