@@ -133,3 +133,13 @@ def test_a_busy_port_is_one_clear_line(option: str, tmp_path: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert address in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_upstream_that_cannot_be_reached_is_one_line_and_a_degraded_part(tmp_path: Path) -> None:
+    with running(tmp_path, "--upstream", "http://127.0.0.1:9") as (process, ready):
+        assert [send(ready["outbound"], "PUT", "/api/v1/customers/42", {}) for _ in range(2)] == [502, 502]
+        assert 'cio_proxy_degraded{part="upstream"} 1.0' in fetched(ready["admin"], "/metrics")
+        assert json.loads(fetched(ready["admin"], "/readyz"))["degraded"] == ["upstream"]
+        process.terminate()
+        _, err = process.communicate(timeout=30)
+    assert err.count("cio-proxy: upstream 127.0.0.1:9 cannot be reached: connection refused;") == 1

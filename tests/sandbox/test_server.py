@@ -169,8 +169,8 @@ async def test_an_absolute_target_is_read_by_its_path(cio: Service) -> None:
     writer.close()
 
 
-async def test_a_lone_sandbox_takes_accounts_of_both_regions_and_a_pair_turns_them_away() -> None:
-    """As documented in reference 1.1: the US redirects, the EU fails."""
+async def test_a_pair_of_sandboxes_turns_away_what_belongs_to_the_other() -> None:
+    """As reference 1.1 has it: the US redirects, the EU fails."""
     regions = Regions(eu_keys=["0a1b2c3d4e5f60718293"])
     us, eu = await regions.start()
     pair = "Basic " + base64.b64encode(b"0a1b2c3d4e5f60718293:f82ad78f695bd32f9d99").decode()

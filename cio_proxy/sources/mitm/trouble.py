@@ -49,4 +49,4 @@ def in_words(why: str) -> str:
         if number > 0:
             return os.strerror(number).lower()
     plain = " ".join(_NUMBERED.sub("", why).removeprefix("the upstream ").split())
-    return plain[:LONGEST].rstrip(".")
+    return "".join(c if c.isprintable() else "?" for c in plain[:LONGEST]).rstrip(".")
