@@ -107,7 +107,10 @@ class Router:
 
     def upstream(self, flow: http.HTTPFlow) -> str:
         """The name of a flow's upstream, and of the proxy on the way to it, for people."""
-        target = self._upstreams.target(flow.metadata[ROUTE].place)
+        route: Route | None = flow.metadata.get(ROUTE)
+        if route is None:
+            return flow.request.host
+        target = self._upstreams.target(route.place)
         name = target.authority.decode()
         return f"{name} (through {self._proxy})" if self._proxied(target) else name
 

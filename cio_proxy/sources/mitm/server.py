@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import os
 import ssl
@@ -160,8 +161,13 @@ def trusted(named: str, folder: Path) -> Path:
     except OSError as error:  # ssl.SSLError is one
         why = "no certificate in PEM form in it" if isinstance(error, ssl.SSLError) else reason(error)
         raise OSError(f"extra_ca: {extra}: {why}") from error
-    path = folder / "upstream-roots.pem"
-    path.write_bytes(Path(certifi.where()).read_bytes() + b"\n" + added)
+    roots = Path(certifi.where()).read_bytes() + b"\n" + added
+    # Named by its content: another proxy that shares the folder may trust others.
+    path = folder / f"upstream-roots-{hashlib.sha256(roots).hexdigest()[:16]}.pem"
+    if not path.exists():
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_bytes(roots)
+        unfinished.replace(path)
     return path
 
 
