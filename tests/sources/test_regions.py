@@ -231,7 +231,7 @@ async def test_a_dead_other_region_is_one_502(open_door: OpenDoor) -> None:
 
 async def test_each_region_has_the_whole_time_to_answer_and_no_more(open_door: OpenDoor) -> None:
     async def slow(_: bytes) -> bytes:
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(0.5)
         return TO_EU
 
     async def silent(_: bytes) -> bytes:
@@ -239,15 +239,86 @@ async def test_each_region_has_the_whole_time_to_answer_and_no_more(open_door: O
         return OK
 
     async def answer(_: bytes) -> bytes:
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(0.5)
         return OK
 
-    timeouts = TimeoutSettings(connect=0.4, response=0.4, drain=1.0)
+    timeouts = TimeoutSettings(connect=0.9, response=0.9, drain=1.0)
     async with both(open_door, slow, answer, timeouts=timeouts) as (_, _, door):
         assert await door.send(IDENTIFY) == OK
     async with both(open_door, slow, silent, timeouts=timeouts) as (_, _, door):
         assert "in time" in gateway_error(await door.send(IDENTIFY), 504)
     assert door.sink.endings == ["failed"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        TO_EU.replace(b"Content-Length: 4", b"Content-Length: 4\r\nConnection: close"),
+        TO_EU.replace(b"Content-Length: 4\r\n\r\ngone", b"Content-Length: 0\r\n\r\n"),
+        TO_EU.replace(b"Content-Length: 4\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n4\r\n") + b"\r\n0\r\n\r\n",
+        TO_EU.replace(b"Content-Length: 4\r\n", b""),
+    ],
+    ids=["closing", "empty", "chunked", "until the end"],
+)
+async def test_however_the_redirect_ends_it_is_followed(answer: bytes, open_door: OpenDoor) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_message(reader)
+        writer.write(answer)
+        if b"Content-Length" not in answer and b"chunked" not in answer:
+            writer.write_eof()
+        await reader.read()
+        writer.close()
+
+    async with serving(serve) as port, upstream() as eu:
+        settings = named(f"http://127.0.0.1:{port}", eu.url)
+        async with open_door("http://127.0.0.1:9", settings) as door:
+            assert await door.send(IDENTIFY) == OK
+    assert door.sink.endings == ["forwarded"]
+
+
+async def test_a_redirect_that_never_ends_is_a_504(open_door: OpenDoor) -> None:
+    stalled = TO_EU.replace(b"Content-Length: 4", b"Content-Length: 5")
+    timeouts = TimeoutSettings(connect=0.3, response=0.3, drain=1.0)
+    async with both(open_door, lambda _: stalled, lambda _: OK, timeouts=timeouts) as (_, eu, door):
+        assert "in time" in gateway_error(await door.send(IDENTIFY), 504)
+    assert eu.received == []
+
+
+async def test_pipelined_requests_are_followed_in_their_order(open_door: OpenDoor) -> None:
+    def answer(sent: bytes) -> bytes:
+        number = sent.split(b" ")[1].rpartition(b"/")[2]
+        return b"HTTP/1.1 500 No\r\nContent-Length: 1\r\n\r\n" + number  # not accepted, so nothing is remembered
+
+    def moved(sent: bytes) -> bytes:
+        return redirect(f"https://track-eu.customer.io{sent.split(b' ')[1].decode()}")
+
+    async with both(open_door, moved, answer) as (us, _, door):
+        reader, writer = await door.connect()
+        writer.write(b"".join(request("PUT", f"/api/v1/customers/{number}", BODY) for number in range(5)))
+        answers = [await asyncio.wait_for(read_message(reader), 20) for _ in range(5)]
+        writer.close()
+    assert [answer[-1:] for answer in answers] == [b"0", b"1", b"2", b"3", b"4"]
+    assert len(us.received) == 5
+
+
+async def test_a_stop_lets_a_followed_request_finish(open_door: OpenDoor) -> None:
+    release = asyncio.Event()
+
+    async def later(_: bytes) -> bytes:
+        await release.wait()
+        return OK
+
+    async with both(open_door, lambda _: TO_EU, later) as (_, eu, door):
+        reader, writer = await door.connect()
+        writer.write(IDENTIFY)
+        await asyncio.wait_for(eu.arrived.wait(), 20)
+        stopping = asyncio.create_task(door.door.stop())
+        await asyncio.sleep(0.1)
+        release.set()
+        assert (await asyncio.wait_for(read_message(reader), 20)).startswith(b"HTTP/1.1 200")
+        writer.close()
+        await asyncio.wait_for(stopping, 20)
+    assert door.sink.endings == ["forwarded"]
 
 
 async def test_a_client_that_leaves_meanwhile_is_counted_once(open_door: OpenDoor) -> None:

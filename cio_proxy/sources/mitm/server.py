@@ -69,7 +69,7 @@ class Door:
         )
         self._audit = AuditAddon(
             auditor,
-            sandbox=lambda host, path: upstreams.target(upstreams.place(host, path)) in emulated,
+            sandbox=lambda host, path: sandbox and upstreams.target(upstreams.place(host, path)) in emulated,
             clock=clock,
             connected=connected,
             failed=failed,
