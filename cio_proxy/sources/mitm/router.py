@@ -40,7 +40,8 @@ class Route:
 class Router:
     """An addon that sends each request to its upstream, and a body of over `max_body` bytes as it comes.
 
-    A workspace that was redirected to the other region, and accepted there, is sent there at once from then on.
+    A workspace that was redirected to the other region, and accepted there, is sent there at once from then on; so is
+    one whose redirect could not be followed, so that it can try again.
     Upstreams are reached through `proxy`, if there is one, but for the `direct` ones.
     """
 
@@ -82,13 +83,10 @@ class Router:
         route: Route | None = flow.metadata.get(ROUTE)
         if route is None or flow.response is None or route.place.region == route.asked.region:
             return
-        workspace = self._workspace(route.asked, flow.request)
         if flow.response.status_code == UNAUTHORIZED:  # what the other region says of a workspace it does not have
-            self._regions.pop(workspace, None)
-        elif workspace and route.location is not None and 200 <= flow.response.status_code < 300:
-            if len(self._regions) >= REMEMBERED:
-                del self._regions[next(iter(self._regions))]
-            self._regions[workspace] = route.place.region
+            self._regions.pop(self._workspace(route.asked, flow.request), None)
+        elif route.location is not None and 200 <= flow.response.status_code < 300:
+            self.remember(flow, route.place)
 
     def hop(self, flow: http.HTTPFlow, response: http.Response) -> Hop | None:
         """Where an answer sends the request that is to be followed: to the other region, once."""
@@ -104,6 +102,13 @@ class Router:
         flow.server_conn = Server(address=None)
         flow.request.data.path = hop.path
         self._send(flow)
+
+    def remember(self, flow: http.HTTPFlow, place: Place) -> None:
+        """Send the workspace of a flow to this region from now on."""
+        if workspace := self._workspace(place, flow.request):
+            if len(self._regions) >= REMEMBERED:
+                del self._regions[next(iter(self._regions))]
+            self._regions[workspace] = place.region
 
     def upstream(self, flow: http.HTTPFlow) -> str:
         """The name of a flow's upstream, and of the proxy on the way to it, for people."""

@@ -25,7 +25,7 @@ from cio_proxy.sources.mitm.wire import Excuse
 
 STREAMED = (
     "Customer.io redirects this request to {}, and a body that is too large to be kept cannot be sent again:"
-    " use that host's region in the SDK"
+    " send it once more, or use that region in the SDK"
 )
 
 
@@ -65,7 +65,8 @@ class Stream(HttpStream):
             return
         self._location = event.response.headers["location"]
         if self.flow.request.stream:
-            yield from self._refuse(self._hop)
+            self._router.remember(self.flow, self._hop.place)
+            yield from self._refuse()
         else:
             self.server_state = self.state_pass_over_redirect
 
@@ -98,7 +99,7 @@ class Stream(HttpStream):
                 self._trouble.began(self._router.upstream(self.flow), why)
         yield from super().handle_protocol_error(event)
 
-    def _refuse(self, hop: Hop) -> CommandGenerator[None]:
+    def _refuse(self) -> CommandGenerator[None]:
         host = self._location.partition("://")[2].partition("/")[0]
         self._excuses[self.context.client.id] = (502, STREAMED.format(host))
         yield from self._leave()
