@@ -1,4 +1,7 @@
-"""Audit Customer.io traffic in your own mitmdump: `mitmdump -s addons/cio_audit.py --set cio_config=cio-proxy.yaml`."""
+"""Audit Customer.io traffic in your own mitmproxy, mitmdump or mitmweb.
+
+`mitmweb -s addons/cio_audit.py --set cio_config=cio-proxy.yaml`: flows with findings are marked and commented.
+"""
 
 from cio_proxy.sources.mitm.script import Script
 

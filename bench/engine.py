@@ -1,6 +1,6 @@
 """The engine alone: calls a second on one core, all rules on, with what the memory store knows.
 
-    python bench/engine.py [CALLS]
+python bench/engine.py [CALLS]
 """
 
 from __future__ import annotations

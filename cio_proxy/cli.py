@@ -56,6 +56,7 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--listen", metavar="HOST:PORT", help="Where the app sends its Customer.io traffic."),
             click.option("--admin", metavar="HOST:PORT", help="Where metrics and findings are served."),
             click.option("--upstream", metavar="sandbox|live|live-eu|URL", help="Where traffic goes on to."),
+            click.option("--upstream-proxy", metavar="URL", help="An HTTP proxy on the way there."),
             click.option("--enforcement", metavar="observe|enforce", help="Log what would be blocked, or block it."),
             click.option("--people", metavar="partial|complete", help="Whether every person is known to the proxy."),
             click.option("--journal", metavar="PATH", help="Write findings to this file as JSON lines."),

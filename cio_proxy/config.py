@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import yaml
 
@@ -24,6 +24,7 @@ from cio_proxy.model import (
     Param,
     RuleInfo,
     Settings,
+    UpstreamProxy,
     WorkspaceSettings,
 )
 
@@ -131,19 +132,41 @@ def text(value: object) -> str:
 
 def upstream(value: object) -> str:
     """`sandbox`, `live`, `live-eu` or a URL without a path. Raises Mistake."""
-    if isinstance(value, str):
-        if value in ("sandbox", "live", "live-eu"):
-            return value
-        try:
-            parts = urlsplit(value)
-            bare = not (parts.path.strip("/") or parts.query or parts.fragment or parts.username is not None)
-            if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and bare:
-                return value.rstrip("/")
-        except ValueError:
-            pass
-    raise Mistake(
-        "not an upstream: write sandbox, live, live-eu, or a URL without a path, such as http://127.0.0.1:9000"
-    )
+    if value in ("sandbox", "live", "live-eu"):
+        return str(value)
+    try:
+        return url(value)
+    except Mistake:
+        raise Mistake(
+            "not an upstream: write sandbox, live, live-eu, or a URL without a path, such as http://127.0.0.1:9000"
+        ) from None
+
+
+def url(value: object) -> str:
+    """An http or https URL of a host alone. Raises Mistake."""
+    parts = _bare_url(value, "http", "https")
+    if parts is None or parts.username is not None:
+        raise Mistake("not a URL without a path: write one such as https://track.customer.io or http://127.0.0.1:9000")
+    return str(value).rstrip("/")
+
+
+def proxy(value: object) -> UpstreamProxy:
+    """`http://HOST:PORT` or `http://USER:PASSWORD@HOST:PORT`, percent-encoded. Raises Mistake."""
+    parts = _bare_url(value, "http")
+    if parts is None or not parts.port:
+        raise Mistake("not an HTTP proxy: write http://HOST:PORT or http://USER:PASSWORD@HOST:PORT")
+    return UpstreamProxy(parts.hostname or "", parts.port, unquote(parts.username or ""), unquote(parts.password or ""))
+
+
+def _bare_url(value: object, *schemes: str) -> SplitResult | None:
+    """The parts of a URL that names a host and nothing on it."""
+    try:
+        parts = urlsplit(value) if isinstance(value, str) and value.isprintable() else None
+        if parts and parts.scheme in schemes and parts.hostname and parts.port != 0:
+            return None if parts.path.strip("/") or parts.query or parts.fragment else parts
+    except ValueError:
+        pass
+    return None
 
 
 def moment(value: object) -> float:
@@ -225,6 +248,14 @@ OPTIONS: tuple[Option, ...] = (
     Option("listen", "listen", address, "where the app sends its Customer.io traffic", restart=True),
     Option("admin", "admin", address, "where metrics and findings are served", restart=True),
     Option("upstream", "upstream", upstream, "sandbox, live, live-eu, or a URL", restart=True),
+    Option("upstreams.track", "upstreams.track", url, "the Track API's URL, before what upstream says", restart=True),
+    Option("upstreams.track_eu", "upstreams.track_eu", url, "the same in the EU", restart=True),
+    Option("upstreams.pipelines", "upstreams.pipelines", url, "the Pipelines API's URL", restart=True),
+    Option("upstreams.pipelines_eu", "upstreams.pipelines_eu", url, "the same in the EU", restart=True),
+    Option("upstreams.app", "upstreams.app", url, "the App API's URL", restart=True),
+    Option("upstreams.app_eu", "upstreams.app_eu", url, "the same in the EU", restart=True),
+    Option("upstream_proxy", "upstream_proxy", proxy, "an HTTP proxy on the way to upstreams", restart=True),
+    Option("extra_ca", "extra_ca", text, "a file of further certificate authorities for upstreams", restart=True),
     Option("enforcement", "enforcement", one_of("observe", "enforce"), "log what would be blocked, or block it"),
     Option("people", "people", one_of("partial", "complete"), "whether every person is known to the proxy"),
     Option("on_error", "on_error", one_of("pass", "block"), "what happens to an exchange whose audit fails"),

@@ -123,10 +123,13 @@ class Auditor:
         status: int,
         body: bytes | None,
         *,
-        location: str | None = None,
         upstream_seconds: float | None = None,
+        location: str | None = None,
     ) -> Answer:
-        """Settle an exchange that has its answer; what it taught is stored before this returns."""
+        """Settle an exchange that has its answer; what it taught is stored before this returns.
+
+        `location` is that of a redirect to the other region.
+        """
         answer = Answer(status, None)
         verdict = audit.verdict
         ending: Ending = "forwarded" if audit.opened is not None else "unaudited"
@@ -152,9 +155,9 @@ class Auditor:
         self._end(audit, ending, answer.status, upstream_seconds)
         return answer
 
-    async def lost(self, audit: Audit) -> None:
+    async def lost(self, audit: Audit, *, location: str | None = None) -> None:
         """Settle an exchange whose answer never reached the client: nobody knows what became of it."""
-        await self._settle(audit, Outcome(kind="unknown", at=self.clock()))
+        await self._settle(audit, Outcome(kind="unknown", at=self.clock(), location=location))
         self._end(audit, "failed", None, None)
 
     def unaudited(self, exchange: Exchange) -> Audit:

@@ -122,7 +122,7 @@ class Outcome(NamedTuple):
     refused_items: frozenset[int] = frozenset()
     body: bytes | None = None
     location: str | None = None
-    """The `Location` of a redirect."""
+    """The `Location` of a redirect to the other region's host, whether it was followed here or passed on."""
 
     def of(self, call: Call) -> OutcomeKind:
         """The outcome of one call of the exchange."""
@@ -732,6 +732,31 @@ class TimeoutSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamSettings:
+    """URLs that take the place of single Customer.io hosts."""
+
+    track: str | None = None
+    track_eu: str | None = None
+    pipelines: str | None = None
+    pipelines_eu: str | None = None
+    app: str | None = None
+    app_eu: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamProxy:
+    """An HTTP proxy on the way to upstreams. Its text is without the credentials, fit to be shown."""
+
+    host: str
+    port: int
+    user: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        return f"http://{'***@' if self.user or self.password else ''}{Address(self.host, self.port)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything that can be configured, with the shipped defaults."""
 
@@ -739,6 +764,11 @@ class Settings:
     admin: Address = Address("127.0.0.1", 9180)
     upstream: str = "sandbox"
     """`sandbox`, `live`, `live-eu`, or a URL that takes the traffic of every Customer.io host."""
+    upstreams: UpstreamSettings = UpstreamSettings()
+    """What goes before `upstream`."""
+    upstream_proxy: UpstreamProxy | None = None
+    extra_ca: str | None = None
+    """A file of certificate authorities that upstreams may use beside the usual ones."""
     enforcement: Enforcement = "observe"
     people: People = "partial"
     on_error: Literal["pass", "block"] = "pass"

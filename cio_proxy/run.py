@@ -21,7 +21,7 @@ from cio_proxy.drivers import Auditor
 from cio_proxy.facts.memory import MemoryStore
 from cio_proxy.model import Settings
 from cio_proxy.rules import RULES
-from cio_proxy.sandbox import Sandbox
+from cio_proxy.sandbox import Regions
 from cio_proxy.sinks.console import Console
 from cio_proxy.sinks.coverage import Coverage
 from cio_proxy.sinks.journal import Journal
@@ -98,10 +98,10 @@ class Proxy:
             self._switch_off(rule, reason)
         self._adopt(self.settings)
         try:
-            upstream = self.settings.upstream
-            emulation = Sandbox() if upstream == "sandbox" else None
+            upstream, sandbox_eu = self.settings.upstream, None
+            emulation = Regions() if upstream == "sandbox" else None
             if emulation is not None:
-                upstream = await emulation.start()
+                upstream, sandbox_eu = await emulation.start()
                 self._stack.push_async_callback(emulation.stop)
             listening = await self.admin.start(self.settings.admin)
             self._stack.push_async_callback(self.admin.stop)
@@ -109,8 +109,10 @@ class Proxy:
                 self.auditor,
                 upstream=upstream,
                 sandbox=emulation is not None,
+                sandbox_eu=sandbox_eu,
                 connected=self.metrics.connection,
                 failed=lambda error: self.metrics.degraded("door"),
+                upstream_trouble=lambda on: self.metrics.degraded("upstream", on),
             )
             outbound = await door.start()
             self._stack.push_async_callback(door.stop)

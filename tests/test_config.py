@@ -12,7 +12,17 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from cio_proxy.config import OPTIONS, ConfigError, Loaded, Mistake, address, duration, load, overlay, size
-from cio_proxy.model import Address, JournalSettings, Param, RuleInfo, RuleSettings, Settings, WorkspaceSettings
+from cio_proxy.model import (
+    Address,
+    JournalSettings,
+    Param,
+    RuleInfo,
+    RuleSettings,
+    Settings,
+    UpstreamProxy,
+    UpstreamSettings,
+    WorkspaceSettings,
+)
 from cio_proxy.rules import RULES
 
 SHIPPED = Path(__file__).parents[1] / "config" / "cio-proxy.yaml"
@@ -77,6 +87,10 @@ def test_every_option_reaches_its_setting() -> None:
 listen: "[::1]:0"
 admin: localhost:9000
 upstream: https://customerio.internal:8443/
+upstreams: {{track: "http://a:1", track_eu: "http://b:1/", pipelines: "http://c:1", pipelines_eu: "http://d:1",
+             app: "http://e:1", app_eu: "https://f"}}
+upstream_proxy: http://me:p%40ss@proxy.internal:3128
+extra_ca: /etc/ssl/company.pem
 enforcement: enforce
 people: complete
 on_error: block
@@ -103,6 +117,16 @@ workspaces:
         listen=Address("::1", 0),
         admin=Address("localhost", 9000),
         upstream="https://customerio.internal:8443",
+        upstreams=UpstreamSettings(
+            track="http://a:1",
+            track_eu="http://b:1",
+            pipelines="http://c:1",
+            pipelines_eu="http://d:1",
+            app="http://e:1",
+            app_eu="https://f",
+        ),
+        upstream_proxy=UpstreamProxy("proxy.internal", 3128, "me", "p@ss"),
+        extra_ca="/etc/ssl/company.pem",
         enforcement="enforce",
         people="complete",
         on_error="block",
@@ -203,7 +227,20 @@ def test_flags_override_the_environment_which_overrides_the_file() -> None:
 
 @pytest.mark.parametrize("option", [option for option in OPTIONS if option.key != "clients"], ids=lambda o: o.key)
 def test_every_option_but_clients_has_a_variable(option: Any) -> None:
-    samples = ("true", "false", "7", "7s", "[::1]:7", "live", "enforce", "complete", "block", "possible", "word")
+    samples = (
+        "http://h:7",
+        "true",
+        "false",
+        "7",
+        "7s",
+        "[::1]:7",
+        "live",
+        "enforce",
+        "complete",
+        "block",
+        "possible",
+        "word",
+    )
     name = "CIO_PROXY_" + option.key.upper().replace(".", "_")
     refused = f"{name}: (not .*|write true or false)"
     changed = []
@@ -319,6 +356,11 @@ timeouts:
             "cio-proxy.yaml:1:11: upstream: not an upstream: write sandbox, live, live-eu, or",
         ),
         ('"a\\nb\\e[31m": x\n', "cio-proxy.yaml:1:1: unknown key 'a?b?[31m'; known are listen, admin,"),
+        ("upstreams:\n  track: sandbox\n", "cio-proxy.yaml:2:10: upstreams.track: not a URL without a path"),
+        ("upstreams:\n  track: https://u:p@h\n", "cio-proxy.yaml:2:10: upstreams.track: not a URL without a path"),
+        ("upstreams:\n  tracks: https://h\n", "cio-proxy.yaml:2:3: unknown key 'tracks', did you mean 'track'?"),
+        ("upstream_proxy: https://h:1\n", "cio-proxy.yaml:1:17: upstream_proxy: not an HTTP proxy: write http://HOST"),
+        ("upstream_proxy: http://h\n", "cio-proxy.yaml:1:17: upstream_proxy: not an HTTP proxy: write http://HOST"),
         ("upstream: https://h:x\n", "cio-proxy.yaml:1:11: upstream: not an upstream: write sandbox, live, live-eu, or"),
         ("workspaces: {a: {site_ids: [[b]]}}\n", "cio-proxy.yaml:1:28: workspaces.a.site_ids: not a list of texts"),
         ("workspaces: {a: {sites: [b]}}\n", "cio-proxy.yaml:1:18: unknown key 'sites', did you mean 'site_ids'?"),
@@ -454,3 +496,10 @@ def test_the_shipped_files_example_of_a_workspace_can_be_used(tmp_path: Path) ->
     assert settings.exemptions[0].client == "billing"
     assert all(workspace.track_keys == (DIGEST,) for workspace in settings.workspaces.values())
     assert settings.workspaces
+
+
+def test_a_proxys_password_is_never_shown() -> None:
+    settings = load(None, {"CIO_PROXY_UPSTREAM_PROXY": "http://me:s3cret@proxy.internal:3128"}, {}, rules=[]).settings
+    assert str(settings.upstream_proxy) == "http://***@proxy.internal:3128"
+    assert "s3cret" not in repr(settings)
+    assert str(UpstreamProxy("::1", 3128)) == "http://[::1]:3128"

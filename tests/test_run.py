@@ -101,6 +101,8 @@ def test_sigterm_answers_what_is_in_flight_and_loses_no_journal_line(tmp_path: P
     [
         (["--listen", "nowhere"], "", ["--listen: not an address"]),
         (["--upstream", "ftp://x"], "", ["--upstream: not an upstream"]),
+        (["--upstream-proxy", "socks://x:1"], "", ["--upstream-proxy: not an HTTP proxy"]),
+        ([], "extra_ca: /nowhere/company.pem\n", ["extra_ca: /nowhere/company.pem: no such file or directory"]),
         ([], "enforcment: observe\nrules:\n  milisecond-timestamp:\n    action: off\n", [":1:1:", ":3:3:"]),
         ([], "enforcement: [\n", ["not YAML"]),
         ([], "- a\n", ["not a mapping"]),
@@ -133,3 +135,27 @@ def test_a_busy_port_is_one_clear_line(option: str, tmp_path: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert address in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_upstream_that_cannot_be_reached_is_one_line_and_a_degraded_part(tmp_path: Path) -> None:
+    with running(tmp_path, "--upstream", "http://127.0.0.1:9") as (process, ready):
+        assert [send(ready["outbound"], "PUT", "/api/v1/customers/42", {}) for _ in range(2)] == [502, 502]
+        assert 'cio_proxy_degraded{part="upstream"} 1.0' in fetched(ready["admin"], "/metrics")
+        assert json.loads(fetched(ready["admin"], "/readyz"))["degraded"] == ["upstream"]
+        process.terminate()
+        _, err = process.communicate(timeout=30)
+    assert err.count("cio-proxy: upstream 127.0.0.1:9 cannot be reached: connection refused;") == 1
+
+
+def test_eu_hosts_and_eu_keys_reach_the_sandbox_of_the_eu(tmp_path: Path) -> None:
+    with running(tmp_path) as (_, ready):
+        proxy = http.client.HTTPConnection(ready["outbound"].removeprefix("http://"), timeout=20)
+        regions = []
+        for host in ("track.customer.io", "track-eu.customer.io"):
+            proxy.request("GET", "/api/v1/accounts/region", headers={"Host": host, "Authorization": f"Basic {PAIR}"})
+            regions.append(json.loads(proxy.getresponse().read())["region"])
+        proxy.close()
+        assert regions == ["us", "eu"]
+        assert send(ready["outbound"], "POST", "/v1/batch", {"batch": []}, "Bearer pk_eu_0a1b2c3d4e5f") == 200
+        seen = json.loads(fetched(ready["sandbox"], "/_sandbox/requests"))["requests"]
+    assert [(each["target"], each["status"]) for each in seen] == [("/api/v1/accounts/region", 200), ("/v1/batch", 307)]

@@ -48,6 +48,22 @@ def route(host: str, path: bytes) -> tuple[Api, Region]:
     return ("app", "us") if path.startswith(b"/v1/") else ("track_v1", "us")
 
 
+REDIRECTS = frozenset({301, 302, 307, 308})
+"""The statuses that customerio-node follows with the same method and body (reference 1.1)."""
+
+
+def crosses(place: tuple[Api, Region], status: int, location: str | None) -> bool:
+    """True for an answer from `place` that redirects to the other regional host of the same API."""
+    if status not in REDIRECTS or location is None:
+        return False
+    try:
+        host = urlsplit(location).netloc.lower().removesuffix(":443")
+    except ValueError:
+        return False
+    api, region = HOSTS.get(host, (None, None))
+    return api == place[0] and region != place[1]
+
+
 def surface(exchange: Exchange) -> Api:
     """The API whose contract the exchange follows.
 
@@ -71,7 +87,7 @@ def read(exchange: Exchange, keyring: Keyring, max_body: int) -> tuple[Call, ...
     """Every call of an exchange, in the order of its body; at least one. Never raises on what was sent."""
     path = path_of(exchange.target)
     api = _surface(exchange, path)
-    credentials, workspace = keyring.identify(exchange, api)
+    credentials, workspace = keyring.identify(api, exchange.named.get(b"authorization"))
     document = read_document(exchange, max_body) if exchange.body != b"" else EMPTY_DOCUMENT
     envelope = Envelope(exchange, api, workspace, credentials, document)
     match api:

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 
-from cio_proxy.model import NO_CREDENTIALS, Api, Credentials, Exchange, Seal, WorkspaceSettings
+from cio_proxy.model import NO_CREDENTIALS, Api, Credentials, Seal, WorkspaceSettings
 
 
 def read_credentials(header: str | None) -> Credentials:
@@ -59,17 +59,17 @@ class Keyring:
             self._keys |= {_bare(digest): ("app", name) for digest in workspace.app_keys}
             self._keys |= {_bare(digest): ("pipelines", name) for digest in workspace.pipelines_keys}
 
-    def identify(self, exchange: Exchange, api: Api) -> tuple[Credentials, str]:
-        """The credentials of an exchange, with the API they are configured for; and the workspace they are of.
+    def identify(self, api: Api, header: bytes | None) -> tuple[Credentials, str]:
+        """What an `Authorization` value says, with the API it is configured for; and the workspace it is of.
 
         A workspace is a configured name, else a keyed hash: of the Track site id (it survives key rotation), or of
         the credential.
         """
-        sent = (api, exchange.named.get(b"authorization"))
+        sent = (api, header)
         if (known := self._seen.get(sent)) is None:
             if len(self._seen) >= 1_000:
                 self._seen.clear()
-            read = read_credentials(exchange.header("authorization"))
+            read = read_credentials(None if header is None else header.decode("latin-1"))
             if owner := self._owner(read):
                 read = replace(read, belongs_to=owner[0])
             known = self._seen[sent] = read, self._name(api, read)

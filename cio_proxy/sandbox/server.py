@@ -13,13 +13,13 @@ import json
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import uvicorn
 
-from cio_proxy.model import Json
+from cio_proxy.model import Json, Region
 from cio_proxy.sandbox import app_api, pipelines, track_v1, track_v2, wire
 from cio_proxy.sandbox.people import Ring
 from cio_proxy.sandbox.state import Workspace
@@ -32,6 +32,7 @@ type Api = Literal["track", "pipelines", "app"]
 
 MAX_REQUESTS, MAX_REQUEST_BYTES = 10_000, 64 * 2**20
 MAX_NOTES = 50
+ELSEWHERE = "An account in the EU: redirected to the EU host, and nothing is stored here [docs: Track API overview]."
 
 
 @dataclass(slots=True)
@@ -64,12 +65,24 @@ class Received:
 class Sandbox:
     """An emulated Customer.io. `region` answers `GET /api/v1/accounts/region`; `clock` gives Unix seconds.
 
+    With `other`, the URL of the other region's sandbox, it turns away what belongs there. The prefix of a Pipelines
+    key says that (reference 1.3), and `eu_keys` are the site ids and keys of accounts in the EU; any other credential
+    is taken by both.
     `app` is a plain ASGI application; `start` and `stop` run it on a socket in the current event loop.
     """
 
-    def __init__(self, *, region: Literal["us", "eu"] = "us", clock: Callable[[], float] = time.time) -> None:
-        self.region = region
+    def __init__(
+        self,
+        *,
+        region: Region = "us",
+        clock: Callable[[], float] = time.time,
+        other: str | None = None,
+        eu_keys: Collection[str] = (),
+    ) -> None:
+        self.region: Region = region
         self.clock = clock
+        self.other = other
+        self._eu_keys = frozenset(eu_keys)
         self.reset()
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -135,8 +148,10 @@ class Sandbox:
         if len(request.body) > wire.MAX_BODY:
             reply = wire.meta_error(413, "the body is over the sandbox's own limit of 32 MiB")
         else:
-            reply = _unauthorized(api, request) or self._dispatch(api, request)
+            reply = _unauthorized(api, request) or self._misplaced(api, request) or self._dispatch(api, request)
         target = raw_path + (b"?" + request.query if request.query else b"")
+        if reply.location:
+            reply.location += target.decode("latin-1")
         received = Received(
             at=self.clock(),
             api=api,
@@ -150,6 +165,22 @@ class Sandbox:
         weight = len(target) + len(request.body) + sum(len(name) + len(value) + 100 for name, value in request.headers)
         self.requests.add(received, weight + 500)
         return reply
+
+    def _misplaced(self, api: Api, request: Request) -> Reply | None:
+        """What an account of the other region gets [docs: Track API overview].
+
+        The US host redirects an account of the EU, the EU host fails one of the US. With which statuses, and that the
+        other APIs do the same, is unverified; customerio-node follows 301, 302, 307 and 308 (reference 1.1).
+        """
+        user, _ = wire.basic(request) or ("", "")
+        token = wire.bearer(request)
+        eu = bool(self._eu_keys.intersection((user, token))) or (user + token).startswith(("pk_eu_", "sk_eu_"))
+        us = (user + token).startswith(("pk_us_", "sk_us_"))
+        if self.other is not None and self.region == "us" and eu:
+            return Reply(307, notes=[ELSEWHERE], location=self.other)
+        if self.other is not None and self.region == "eu" and us:
+            return _refused(api)
+        return None
 
     def _dispatch(self, api: Api, request: Request) -> Reply:
         match api:
@@ -221,6 +252,8 @@ async def _respond(send: Send, reply: Reply) -> None:
     headers = [(b"content-length", str(len(body)).encode())] if reply.status != 204 else []
     if body:
         headers.append((b"content-type", b"application/json"))
+    if reply.location:
+        headers.append((b"location", reply.location.encode("latin-1")))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
@@ -239,20 +272,28 @@ def _api(path: bytes) -> Api:
 
 
 def _unauthorized(api: Api, request: Request) -> Reply | None:
-    """A 401 in the API's shape where the scheme is wrong; any well-formed key is right (reference 1.1, 1.2).
-
-    The texts are unverified, and so is that Pipelines answers 401 in permissive mode too (reference 4).
-    """
+    """A 401 where the scheme is wrong; any well-formed key is right (reference 1.1, 1.2)."""
     user, password = wire.basic(request) or ("", "")
     token = wire.bearer(request)
     match api:
         case "track":
-            if (user and password) or track_v1.UNAUTHENTICATED.match(request.path):
-                return None
+            right = bool(user and password) or track_v1.UNAUTHENTICATED.match(request.path) is not None
+        case "pipelines":
+            right = bool(user and not password) or token.startswith(("pk_", "sk_"))
+        case "app":
+            right = bool(token)
+    return None if right else _refused(api)
+
+
+def _refused(api: Api) -> Reply:
+    """A 401 in the API's shape.
+
+    The texts are unverified, and so is that Pipelines answers 401 in permissive mode too (reference 4).
+    """
+    match api:
+        case "track":
             return wire.meta_error(401, "Unauthorized request")
         case "pipelines":
-            if (user and not password) or token.startswith(("pk_", "sk_")):
-                return None
             return wire.pipelines_error(401, "unauthorized", "Unauthorized request")
         case "app":
-            return None if token else wire.app_error(401, "unauthorized")
+            return wire.app_error(401, "unauthorized")

@@ -56,6 +56,7 @@ class Reply:
     status: int = 200
     body: Json = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    location: str = ""
 
 
 def unpacked(body: bytes, encoding: str) -> bytes:

@@ -191,7 +191,7 @@ class Metrics:
         for sink in ("journal", "console"):
             self._dropped.labels(sink)
         self._store_errors.labels("memory")
-        for part in ("journal", "store"):
+        for part in ("journal", "store", "upstream"):
             self.degraded(part, False)
 
     def _counter(self, name: str, about: str, *labels: str) -> prometheus.Counter:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from cio_proxy.sandbox import Sandbox
+from cio_proxy.sandbox import Regions, Sandbox
 
 from .conftest import APP, CDP, TRACK, Service
 
@@ -167,3 +167,22 @@ async def test_an_absolute_target_is_read_by_its_path(cio: Service) -> None:
     )
     assert (await reader.read()).startswith(b"HTTP/1.1 200")
     writer.close()
+
+
+async def test_a_pair_of_sandboxes_turns_away_what_belongs_to_the_other() -> None:
+    """As reference 1.1 has it: the US redirects, the EU fails."""
+    regions = Regions(eu_keys=["0a1b2c3d4e5f60718293"])
+    us, eu = await regions.start()
+    pair = "Basic " + base64.b64encode(b"0a1b2c3d4e5f60718293:f82ad78f695bd32f9d99").decode()
+    async with httpx.AsyncClient() as http:
+
+        async def sent(url: str, path: str, authorization: str) -> httpx.Response:
+            return await http.post(url + path, json={}, headers={"Authorization": authorization})
+
+        moved = await sent(us, "/api/v1/customers/1/suppress?a=b%20c", pair)
+        assert (moved.status_code, moved.headers["location"]) == (307, f"{eu}/api/v1/customers/1/suppress?a=b%20c")
+        assert (await sent(us, "/v1/batch", "Bearer pk_eu_abc")).status_code == 307
+        assert (await sent(eu, "/v1/batch", "Bearer pk_us_abc")).status_code == 401
+        assert (await sent(eu, "/api/v1/customers/1/suppress", pair)).status_code == 200
+        assert (await sent(us, "/api/v1/customers/1/suppress", TRACK)).status_code == 200
+    await regions.stop()

@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from cio_proxy.sources.mitm import Door
 
 SEAL = sealed_with(b"k" * 32)
 BASIC = b"Basic ZjgyYWQ3OGY2OTViZDMyZjlkOTk6YTEzYzk1YTBiYzQ0ZDlmMDFlMjc="
+SITE = "f82ad78f695bd32f9d99"
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 
 
@@ -137,7 +137,8 @@ def open_door(tmp_path_factory: pytest.TempPathFactory) -> OpenDoor:
         *,
         clock: Callable[[], float] = time.time,
         sandbox: bool = False,
-        extra_ca: Path | None = None,
+        sandbox_eu: str | None = None,
+        upstream_trouble: Callable[[bool], None] = lambda on: None,
     ) -> AsyncIterator[Opened]:
         settings = replace(
             settings,
@@ -150,7 +151,14 @@ def open_door(tmp_path_factory: pytest.TempPathFactory) -> OpenDoor:
         )
         sink = Collected()
         auditor = build(settings, clock=clock, sinks=[sink], seal=SEAL)
-        door = Door(auditor, upstream=url, sandbox=sandbox, clock=clock, extra_ca=extra_ca)
+        door = Door(
+            auditor,
+            upstream=url,
+            sandbox=sandbox,
+            sandbox_eu=sandbox_eu,
+            clock=clock,
+            upstream_trouble=upstream_trouble,
+        )
         address = await door.start()
         try:
             yield Opened(door, address, auditor, sink)

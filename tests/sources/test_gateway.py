@@ -73,7 +73,8 @@ async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 
 async def test_an_upstream_with_a_trusted_certificate_is_spoken_to(open_door: OpenDoor, tmp_path: Path) -> None:
     context, ca = tls_for("localhost", tmp_path / "ca")
-    async with serving(answer_once, ssl=context) as port, open_door(f"https://localhost:{port}", extra_ca=ca) as door:
+    trusting = Settings(extra_ca=str(ca))
+    async with serving(answer_once, ssl=context) as port, open_door(f"https://localhost:{port}", trusting) as door:
         assert (await door.send(IDENTIFY)).startswith(b"HTTP/1.1 200")
 
 
@@ -85,10 +86,10 @@ async def test_an_upstream_with_a_bad_certificate_is_a_502(name: str, open_door:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         received.append(await reader.read())
 
-    trusted = None if name == "localhost" else ca
+    settings = Settings(extra_ca=None if name == "localhost" else str(ca))
     async with (
         serving(serve, ssl=context) as port,
-        open_door(f"https://localhost:{port}", extra_ca=trusted) as door,
+        open_door(f"https://localhost:{port}", settings) as door,
     ):
         assert "ertificate" in gateway_error(await door.send(IDENTIFY), 502)
     assert not any(received)

@@ -1,4 +1,4 @@
-"""The addon in a stock mitmdump: it audits what passes, and a mistake in its options stops the start."""
+"""The addon in a stock mitmdump and mitmweb: it audits and marks flows; a wrong option stops the start."""
 
 import asyncio
 import json
@@ -6,17 +6,21 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
+import pytest
 from mitmproxy.io import FlowReader
 
 from .conftest import read_message, request, upstream
 
 ROOT = Path(__file__).parents[2]
-MITMDUMP = str(Path(sys.executable).with_name("mitmdump"))
+TOOLS = {"mitmdump": (), "mitmweb": ("--no-web-open-browser",)}
+TOKEN = "flows-for-the-test"
 LATE = b'{"email": "a@example.com", "created_at": 1700000000000}'
 
 
@@ -25,18 +29,20 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def mitmdump(folder: Path, *arguments: str) -> list[str]:
-    return [MITMDUMP, "-s", str(ROOT / "addons" / "cio_audit.py"), "--set", f"confdir={folder}", *arguments]
+def command(tool: str, folder: Path, *arguments: str) -> list[str]:
+    """A stock mitmproxy tool with the script."""
+    script = ("-s", str(ROOT / "addons" / "cio_audit.py"), "--set", f"confdir={folder}")
+    return [str(Path(sys.executable).with_name(tool)), *script, "--listen-host", "127.0.0.1", *TOOLS[tool], *arguments]
 
 
 @asynccontextmanager
-async def running(folder: Path, *arguments: str, **config: Any) -> AsyncIterator[int]:
-    """A mitmdump with the script; its port."""
+async def running(folder: Path, *arguments: str, tool: str = "mitmdump", **config: Any) -> AsyncIterator[int]:
+    """A running tool with the script; its port."""
     port = free_port()
     file = folder / "cio-proxy.yaml"
     file.write_text(json.dumps({"state": str(folder), "journal": {"path": f"{folder}/findings.jsonl"}, **config}))
     process = await asyncio.create_subprocess_exec(
-        *mitmdump(folder, "--listen-host", "127.0.0.1", "-p", str(port), "--set", f"cio_config={file}", *arguments),
+        *command(tool, folder, "-p", str(port), "--set", f"cio_config={file}", *arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
@@ -52,7 +58,7 @@ async def running(folder: Path, *arguments: str, **config: Any) -> AsyncIterator
         yield port
     finally:
         process.terminate()
-        await process.communicate()
+        await asyncio.wait_for(process.communicate(), 20)
 
 
 async def send(port: int, sent: bytes) -> bytes:
@@ -89,11 +95,77 @@ async def test_in_an_explicit_proxy_it_takes_no_one_elses_api_for_customer_io(tm
     assert len(raw.received) == 1
 
 
-def test_a_mistake_in_the_configuration_stops_mitmdump(tmp_path: Path) -> None:
-    config = tmp_path / "cio-proxy.yaml"
-    config.write_text("enforcment: observe\n")
+async def test_what_mitmdump_writes_is_marked_with_the_worst_and_commented_with_each(tmp_path: Path) -> None:
+    flows = tmp_path / "flows"
+    late_event = b'{"name": "Order placed", "timestamp": 1700000000000, "data": {"mail": "ada@example.com"}}'
+    async with upstream() as raw, running(tmp_path, "--mode", f"reverse:{raw.url}", "-w", str(flows)) as port:
+        await send(port, request("PUT", "/api/v1/customers/42", b'{"email": "a@example.com"}'))
+        await send(port, request("POST", "/api/v1/customers/42/events", b'{"name": "Order placed"}'))
+        await send(port, request("POST", "/api/v1/customers/42/events", late_event))
+    with flows.open("rb") as file:
+        clean, warned, faulty = FlowReader(file).stream()
+    assert (clean.marked, clean.comment) == ("", "")
+    assert warned.marked == ":yellow_circle:"
+    assert faulty.marked == ":red_circle:"
+    assert sorted(line.partition(":")[0] for line in faulty.comment.splitlines()) == [
+        "inconsistent-event-name",
+        "millisecond-timestamp",
+    ]
+
+
+async def web_flows(port: int, wanted: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
+    """The flows that mitmweb shows, once they are as wanted."""
+    async with asyncio.timeout(30), httpx.AsyncClient() as client:
+        while True:
+            answer = await client.get(f"http://127.0.0.1:{port}/flows", headers={"Authorization": f"Bearer {TOKEN}"})
+            flows: list[dict[str, Any]] = answer.raise_for_status().json()
+            if wanted(flows):
+                return flows
+            await asyncio.sleep(0.1)
+
+
+async def test_mitmweb_shows_findings_on_their_flows_masked_and_late_ones_too(tmp_path: Path) -> None:
+    web = free_port()
+    options = ("--web-port", str(web), "--set", f"web_password={TOKEN}")
+    rules = {"missing-email": {"window": "1s"}}
+    new = b'{"created_at": %d}' % time.time()
+    named = b'{"name": "mailed_ada.lovelace@example.com"}'
+    async with (
+        upstream() as raw,
+        running(tmp_path, "--mode", f"reverse:{raw.url}", *options, tool="mitmweb", rules=rules) as port,
+    ):
+        await send(port, request("PUT", "/api/v1/customers/42", new))
+        await send(port, request("POST", "/api/v1/customers/42/events", named))
+        at_once = await web_flows(web, lambda flows: len(flows) == 2)
+        assert at_once[1]["marked"] == "\U0001f534"  # a red circle
+        assert at_once[1]["comment"].startswith("pii-in-name: ")
+        assert "ada" not in at_once[1]["comment"]
+        late = await web_flows(web, lambda flows: bool(flows[0]["marked"]))
+        assert late[0]["marked"] == "\U0001f7e1"  # a yellow one
+        assert late[0]["comment"].startswith("missing-email: ")
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize(
+    ("options", "config", "told"),
+    [
+        (["cio_config={}"], "enforcment: observe\n", "did you mean 'enforcement'?"),
+        (["cio_config={}"], "max_audited_body: lots\n", "not a size"),
+        (["cio_config={}/nowhere"], "", "give --config a readable file"),
+        (["cio_config"], "", "give it one file"),
+        (["cio_config={}", "cio_config={}"], "", "give it one file"),
+        (["cio_config={}", "cio_enforcement=enforce"], "", "unknown option cio_enforcement"),
+        (["cio-config={}"], "", "unknown option cio-config"),
+    ],
+)
+def test_a_mistake_in_the_options_stops_the_start(
+    tool: str, options: list[str], config: str, told: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "cio-proxy.yaml"
+    file.write_text(config)
+    given = [part for option in options for part in ("--set", option.format(file))]
     done = subprocess.run(
-        mitmdump(tmp_path, "-p", str(free_port()), "--set", f"cio_config={config}"),
+        command(tool, tmp_path, "-p", str(free_port()), *given),
         capture_output=True,
         text=True,
         timeout=60,
@@ -101,5 +173,5 @@ def test_a_mistake_in_the_configuration_stops_mitmdump(tmp_path: Path) -> None:
         env=os.environ | {"XDG_STATE_HOME": str(tmp_path)},
     )
     assert done.returncode == 1
-    assert "did you mean 'enforcement'?" in done.stdout + done.stderr
+    assert told in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr

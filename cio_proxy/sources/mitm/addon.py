@@ -17,9 +17,11 @@ from mitmproxy import http
 from mitmproxy.connection import Client
 from mitmproxy.net.http import status_codes
 
+from cio_proxy.apis import crosses, path_of, route
 from cio_proxy.apis.body import decoded
 from cio_proxy.drivers import Answer, Audit, Auditor
 from cio_proxy.model import Exchange, Refusal
+from cio_proxy.sources.mitm.router import ROUTE
 from cio_proxy.sources.mitm.upstreams import declared_length, host_of
 
 log = logging.getLogger("cio_proxy")
@@ -43,17 +45,19 @@ class Passing:
 class AuditAddon:
     """Hooks of mitmproxy, and nothing but the way between a flow and the auditor.
 
-    `wanted` says which flows are audited, `connected` is told of each client connection, and `failed`
-    of each error of our own: whatever goes wrong here, the flow goes on.
+    `sandbox` says which host and path are the emulated Customer.io's, and `wanted` which flows are audited; `noted` is
+    told of each of those and the id of its exchange, `connected` of each client connection, and `failed` of each error
+    of our own: whatever goes wrong here, the flow goes on.
     """
 
     def __init__(
         self,
         auditor: Auditor,
         *,
-        sandbox: bool = False,
+        sandbox: Callable[[str, bytes], bool] = lambda host, path: False,
         clock: Callable[[], float] = time.time,
         wanted: Callable[[http.HTTPFlow], bool] = lambda flow: True,
+        noted: Callable[[http.HTTPFlow, str], None] = lambda flow, exchange: None,
         connected: Callable[[], None] = lambda: None,
         failed: Callable[[Exception], None] = lambda error: None,
     ) -> None:
@@ -61,6 +65,7 @@ class AuditAddon:
         self._sandbox = sandbox
         self._clock = clock
         self._wanted = wanted
+        self._noted = noted
         self._connected = connected
         self._tell_failed = failed
         self._flows: WeakKeyDictionary[http.HTTPFlow, Passing] = WeakKeyDictionary()
@@ -83,6 +88,7 @@ class AuditAddon:
             self._carried[client.id] = self._carried.get(client.id, 0) + 1
             if self._wanted(flow):
                 self._flows[flow] = Passing(self._exchange(flow))
+                self._noted(flow, self._flows[flow].exchange.id)
 
     async def request(self, flow: http.HTTPFlow) -> None:
         """Judge an exchange whose body is here, or note one that was streamed past."""
@@ -121,8 +127,8 @@ class AuditAddon:
                 audit,
                 response.status_code,
                 None if response.stream else readable(response, self._auditor.settings.max_audited_body),
-                location=response.headers.get("location"),
                 upstream_seconds=None if passing.forwarded is None else time.perf_counter() - passing.forwarded,
+                location=redirected(flow, passing.exchange),
             )
             if not response.stream:
                 merge(response, answer)
@@ -136,7 +142,7 @@ class AuditAddon:
             if passing.audit is None:
                 self._auditor.unread(passing.exchange)
             else:
-                await self._auditor.lost(passing.audit)
+                await self._auditor.lost(passing.audit, location=redirected(flow, passing.exchange))
 
     def unread(self, client: Client) -> None:
         """Count a request whose head could not be parsed: mitmproxy has no hook for it."""
@@ -192,7 +198,7 @@ class AuditAddon:
             carried=self._carried.get(client.id, 1),
             http_version=http_version,
             tls=client.tls,
-            sandbox=self._sandbox,
+            sandbox=self._sandbox(host, path_of(target)),
         )
 
     @contextmanager
@@ -210,6 +216,18 @@ class AuditAddon:
         if kind not in self._logged:
             self._logged.add(kind)
             log.warning("the door failed, traffic goes on: %s", kind)
+
+
+def redirected(flow: http.HTTPFlow, exchange: Exchange) -> str | None:
+    """The `Location` of a redirect to the other region: one that was followed, else the answer's own."""
+    way = flow.metadata.get(ROUTE)
+    if way is not None and way.location is not None:
+        followed: str = way.location
+        return followed
+    if flow.response is None or (location := flow.response.headers.get("location")) is None:
+        return None
+    asked = route(exchange.host, path_of(exchange.target))
+    return location if crosses(asked, flow.response.status_code, location) else None
 
 
 def answer_with(refusal: Refusal) -> http.Response:

@@ -12,9 +12,18 @@ from mitmproxy.connection import Client, ConnectionState, Server
 from mitmproxy.proxy import commands, layers, mode_servers, mode_specs
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import Layer, NextLayer
-from mitmproxy.proxy.layers.http._hooks import HttpErrorHook, HttpRequestHeadersHook, HttpResponseHook
+from mitmproxy.proxy.layers.http._hooks import (
+    HttpConnectUpstreamHook,
+    HttpErrorHook,
+    HttpRequestHeadersHook,
+    HttpResponseHook,
+)
+from mitmproxy.proxy.layers.tls import TlsEstablishedServerHook
 
 from cio_proxy.model import TimeoutSettings
+from cio_proxy.sources.mitm.router import Router
+from cio_proxy.sources.mitm.streams import Http
+from cio_proxy.sources.mitm.trouble import Trouble
 from cio_proxy.sources.mitm.wire import Excuse, Http1Server
 
 LAST_SECONDS = 1.0
@@ -61,6 +70,8 @@ class Connection(mode_servers.ProxyConnectionHandler):
     ) -> None:
         super().__init__(ctx.master, reader, writer, ctx.options, mode)
         self._connections = connections
+        self._tunnels: set[Server] = set()
+        """Connections to a proxy that has yet to connect us to the upstream."""
 
     async def open_connection(self, command: commands.OpenConnection) -> None:
         """Open an upstream connection, TLS included, within the time configured for it."""
@@ -68,7 +79,8 @@ class Connection(mode_servers.ProxyConnectionHandler):
 
         def give_up() -> None:
             upstream = command.connection
-            if task is not None and upstream.error is None and not is_open(upstream):
+            waiting = upstream in self._tunnels or not is_open(upstream)
+            if task is not None and upstream.error is None and waiting:
                 self._connections.excuses[self.client.id] = (
                     502,
                     f"the upstream did not accept a connection in time ({seconds:g} s)",
@@ -80,12 +92,17 @@ class Connection(mode_servers.ProxyConnectionHandler):
             await super().open_connection(command)
         finally:
             timer.cancel()
+            self._tunnels.discard(command.connection)
 
     async def hook_task(self, hook: commands.StartHook) -> None:
         """Run a hook. A request is in flight from its head until its answer is in the hands of the transport."""
         in_flight = self._connections.in_flight
         if isinstance(hook, HttpRequestHeadersHook):
             in_flight[hook.flow.id] = self.client
+        elif isinstance(hook, HttpConnectUpstreamHook):
+            self._tunnels.add(hook.flow.server_conn)
+        elif isinstance(hook, TlsEstablishedServerHook):
+            self._tunnels.clear()
         await super().hook_task(hook)
         if isinstance(hook, HttpResponseHook | HttpErrorHook):
             in_flight.pop(hook.flow.id, None)
@@ -112,13 +129,17 @@ class Connections(Proxyserver):
     name = "proxyserver"
     connections: dict[tuple[object, ...] | str, Connection]  # type: ignore[assignment]
 
-    def __init__(self, timeouts: TimeoutSettings, unread: Callable[[Client], None]) -> None:
+    def __init__(
+        self, timeouts: TimeoutSettings, unread: Callable[[Client], None], router: Router, trouble: Trouble
+    ) -> None:
         super().__init__()
         self.timeouts = timeouts
         self.in_flight: dict[str, Client] = {}
         self.excuses: dict[str, Excuse] = {}
         self.ready = asyncio.Event()
         self._unread = unread
+        self._router = router
+        self._trouble = trouble
         self._draining = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
@@ -128,9 +149,11 @@ class Connections(Proxyserver):
         self.ready.set()
 
     def next_layer(self, choice: NextLayer) -> None:
-        """Speak HTTP/1 to clients through our own class."""
+        """Speak HTTP through our own classes."""
         if isinstance(choice.layer, layers.HttpLayer):
             context = choice.layer.context
+            context.layers.remove(choice.layer)
+            choice.layer = Http(context, choice.layer.mode, self._router, self._trouble, self.excuses)
             choice.layer.connections[context.client] = Http1Server(context.fork(), self.excuses, self._unread)
 
     def client_disconnected(self, client: Client) -> None:

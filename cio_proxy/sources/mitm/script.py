@@ -22,6 +22,7 @@ from cio_proxy.model import Seal, Settings
 from cio_proxy.sinks.console import Console
 from cio_proxy.sinks.journal import Journal
 from cio_proxy.sources.mitm.addon import AuditAddon
+from cio_proxy.sources.mitm.marks import Marks
 
 log = logging.getLogger("cio_proxy")
 
@@ -37,7 +38,12 @@ class Script:
         self._expiring: asyncio.Task[None] | None = None
 
     def load(self, loader: Loader) -> None:
-        """Declare the option."""
+        """Declare the option. What mitmproxy would pass over without a word is an error, and stops the start."""
+        for name, value in ctx.options.deferred.items():
+            if name.startswith("cio") and name != "cio_config":
+                log.error("unknown option %s: there is only cio_config", name)
+            elif name == "cio_config" and not isinstance(value, str) and len(getattr(value, "val", ())) != 1:
+                log.error("cio_config: give it one file, as in cio_config=cio-proxy.yaml")
         loader.add_option("cio_config", str, "", "Configuration of cio-proxy (YAML); empty for the defaults.")
 
     def configure(self, updated: Set[str]) -> None:
@@ -70,10 +76,10 @@ class Script:
         self._close()
 
     def _open(self, settings: Settings, seal: Seal) -> None:
-        journal, console = Journal(settings.journal), Console()
+        journal, console, marks = Journal(settings.journal), Console(), Marks()
         self._closing = [journal.close, console.close]
-        self._auditor = drivers.build(settings, sinks=(journal, console), seal=seal)
-        self.addons = [AuditAddon(self._auditor, wanted=is_ours)]
+        self._auditor = drivers.build(settings, sinks=(journal, console, marks), seal=seal)
+        self.addons = [AuditAddon(self._auditor, wanted=is_ours, noted=marks.note)]
 
     def _close(self) -> None:
         for close in self._closing:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import os
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import certifi
 from mitmproxy.addons import block, core, disable_h2c, next_layer, tlsconfig, update_alt_svc
 from mitmproxy.certs import CertStore
 from mitmproxy.master import Master
@@ -21,7 +24,9 @@ from cio_proxy.model import Address, Settings
 from cio_proxy.sources.mitm import wire
 from cio_proxy.sources.mitm.addon import READ_UP_TO, AuditAddon
 from cio_proxy.sources.mitm.connections import Connections
-from cio_proxy.sources.mitm.upstreams import Router, Upstreams
+from cio_proxy.sources.mitm.router import Router
+from cio_proxy.sources.mitm.trouble import Trouble
+from cio_proxy.sources.mitm.upstreams import Upstreams, target_of
 
 NOWHERE = "http://127.0.0.1:9"
 """A reverse proxy wants a destination; the router sets the real one for each request."""
@@ -32,7 +37,9 @@ IDLE_SECONDS = 600
 class Door:
     """One outbound listener, for plain HTTP and TLS alike. Lives in the running loop; one at a time in a process.
 
-    `connected` is told of each client connection, and `failed` of each error of the door's own.
+    `upstream` is what the settings say, or the URL of the sandbox, and `sandbox_eu` that of the EU's. `connected` is
+    told of each client connection, `failed` of each error of the door's own, and `upstream_trouble` when an upstream
+    cannot be reached, and when that is over.
     """
 
     def __init__(
@@ -41,26 +48,43 @@ class Door:
         *,
         upstream: str,
         sandbox: bool = False,
+        sandbox_eu: str | None = None,
         clock: Callable[[], float] = time.time,
         connected: Callable[[], None] = lambda: None,
         failed: Callable[[Exception], None] = lambda error: None,
-        extra_ca: Path | None = None,
+        upstream_trouble: Callable[[bool], None] = lambda on: None,
     ) -> None:
+        settings = auditor.settings
         self._auditor = auditor
         self._clock = clock
-        self._extra_ca = extra_ca
-        self._router = Router(Upstreams(upstream), auditor.settings.max_audited_body)
-        self._audit = AuditAddon(auditor, sandbox=sandbox, clock=clock, connected=connected, failed=failed)
+        self._trouble = Trouble(upstream_trouble)
+        upstreams = Upstreams(upstream, settings.upstreams, eu=sandbox_eu)
+        emulated = frozenset(map(target_of, filter(None, (upstream, sandbox_eu)))) if sandbox else frozenset()
+        self._router = Router(
+            upstreams,
+            settings.max_audited_body,
+            workspaces=settings.workspaces,
+            proxy=settings.upstream_proxy,
+            direct=emulated,
+        )
+        self._audit = AuditAddon(
+            auditor,
+            sandbox=lambda host, path: sandbox and upstreams.target(upstreams.place(host, path)) in emulated,
+            clock=clock,
+            connected=connected,
+            failed=failed,
+        )
         self._running: contextlib.AsyncExitStack | None = None
 
     async def start(self) -> Address:
         """Listen; the address with the real port. Raises OSError when it cannot."""
         settings = self._auditor.settings
         certificates = authority(settings)
+        roots = None if settings.extra_ca is None else str(trusted(settings.extra_ca, certificates))
         wire.install()
         # It logs a failed start in its own words, and so would we.
         logging.getLogger("mitmproxy.addons.proxyserver").setLevel(logging.CRITICAL)
-        connections = Connections(settings.timeouts, self._audit.unread)
+        connections = Connections(settings.timeouts, self._audit.unread, self._router, self._trouble)
         options = Options()
         master = Master(options, event_loop=asyncio.get_running_loop())
         master.addons.add(
@@ -82,7 +106,7 @@ class Door:
             http2=False,
             stream_large_bodies=str(max(settings.max_audited_body, READ_UP_TO)),
             tcp_timeout=int(max(IDLE_SECONDS, settings.timeouts.connect + settings.timeouts.response + 1)),
-            ssl_verify_upstream_trusted_ca=None if self._extra_ca is None else str(self._extra_ca),
+            ssl_verify_upstream_trusted_ca=roots,
         )
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(ended, asyncio.create_task(master.run()))
@@ -126,6 +150,25 @@ def authority(settings: Settings) -> Path:
     for file in folder.iterdir():
         file.chmod(0o600)
     return folder
+
+
+def trusted(named: str, folder: Path) -> Path:
+    """A file in `folder` with the usual certificate authorities and those of the file named. Raises OSError."""
+    extra = Path(named).expanduser()
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=extra)
+        added = extra.read_bytes()
+    except OSError as error:  # ssl.SSLError is one
+        why = "no certificate in PEM form in it" if isinstance(error, ssl.SSLError) else reason(error)
+        raise OSError(f"extra_ca: {extra}: {why}") from error
+    roots = Path(certifi.where()).read_bytes() + b"\n" + added
+    # Named by its content: another proxy that shares the folder may trust others.
+    path = folder / f"upstream-roots-{hashlib.sha256(roots).hexdigest()[:16]}.pem"
+    if not path.exists():
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_bytes(roots)
+        unfinished.replace(path)
+    return path
 
 
 async def ended(task: asyncio.Task[None]) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import asdict
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from mitmproxy import http
 
-from cio_proxy.apis import HOSTS, path_of, route
+from cio_proxy.apis import HOSTS, REDIRECTS, crosses, route
+from cio_proxy.model import Api, Region, UpstreamSettings
 
-DEFAULT_PORTS = {"http": 80, "https": 443}
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+NAMES: Final[dict[Api, str]] = {"track_v1": "track", "pipelines": "pipelines", "app": "app"}
+"""The services by their names in the configuration; in the EU with `_eu`."""
+SPACE: Final = 0x20
 
 
 class Target(NamedTuple):
@@ -26,46 +31,73 @@ class Target(NamedTuple):
         return (name if self.port == DEFAULT_PORTS[self.scheme] else f"{name}:{self.port}").encode("idna")
 
 
+def target_of(url: str) -> Target:
+    """The server that a URL names."""
+    parts = urlsplit(url)
+    return Target(parts.scheme, parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme])
+
+
+class Place(NamedTuple):
+    """A service of Customer.io in a region, and the host that a client asked for."""
+
+    api: Api
+    region: Region
+    host: str
+
+    @property
+    def name(self) -> str:
+        """Its name in the configuration."""
+        return NAMES[self.api] + ("_eu" if self.region == "eu" else "")
+
+
+class Hop(NamedTuple):
+    """One step of a redirect: the place, and the path and query to ask for there."""
+
+    place: Place
+    path: bytes
+
+
 class Upstreams:
-    """Picks the upstream: one URL for everything, or Customer.io's own hosts by API and region."""
+    """Picks the upstream: a URL named for the service, else one URL for everything, else Customer.io's own host."""
 
-    def __init__(self, upstream: str) -> None:
-        self._fixed: Target | None = None
+    def __init__(self, upstream: str, named: UpstreamSettings | None = None, *, eu: str | None = None) -> None:
+        """`eu` is the one URL for everything in the EU, where that is another."""
+        fixed = None if upstream in ("live", "live-eu") else target_of(upstream)
+        self._fixed = {"us": fixed, "eu": target_of(eu) if eu else fixed}
         self._eu = upstream == "live-eu"
-        if upstream not in ("live", "live-eu"):
-            parts = urlsplit(upstream)
-            self._fixed = Target(parts.scheme, parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme])
+        self._named = {
+            name: target_of(url) for name, url in ({} if named is None else asdict(named)).items() if url is not None
+        }
 
-    def target(self, host: str, path: bytes) -> Target:
-        """The upstream of a request. A Customer.io `Host` is taken at its word."""
-        if self._fixed is not None:
-            return self._fixed
-        if host in HOSTS:
-            return Target("https", host, 443)
-        wanted = (route(host, path)[0], "eu" if self._eu else "us")
-        return Target("https", next(name for name, served in HOSTS.items() if served == wanted), 443)
+    def place(self, host: str, path: bytes) -> Place:
+        """The service and region of a request. A Customer.io `Host` is taken at its word."""
+        api, region = route(host, path)
+        return Place(api, "eu" if self._eu and host not in HOSTS else region, host)
 
+    def target(self, place: Place) -> Target:
+        """The upstream of a place."""
+        if (target := self._named.get(place.name) or self._fixed[place.region]) is not None:
+            return target
+        wanted = (place.api, place.region)
+        own = next(host for host, served in HOSTS.items() if served == wanted)
+        return Target("https", place.host if HOSTS.get(place.host) == wanted else own, 443)
 
-class Router:
-    """An addon that sends each request to its upstream, and a body of over `max_body` bytes as it comes."""
+    def hop(self, place: Place, status: int, location: str | None) -> Hop | None:
+        """Where an answer from `place` sends a request, if that is the same service in the other region.
 
-    def __init__(self, upstreams: Upstreams, max_body: int) -> None:
-        self._upstreams = upstreams
-        self._max_body = max_body
-
-    def requestheaders(self, flow: http.HTTPFlow) -> None:
-        """Set the target, and `Host` in its place; with an absolute target, that too."""
-        request = flow.request
-        if (length := declared_length(request)) is not None and length > self._max_body:
-            request.stream = True
-        target = self._upstreams.target(host_of(request), path_of(request.data.path))
-        request.data.scheme = target.scheme.encode()
-        request.data.host, request.data.port = target.host, target.port
-        if request.data.authority:
-            request.data.authority = target.authority
-        request.headers.fields = tuple(
-            (name, target.authority if name.lower() == b"host" else value) for name, value in request.headers.fields
+        None where both regions are one server: it would only say the same again.
+        """
+        other = place._replace(region="us" if place.region == "eu" else "eu")
+        target = self.target(other)
+        if location is None or status not in REDIRECTS or target == self.target(place):
+            return None
+        named = location.lower().startswith(f"{target.scheme}://{target.authority.decode()}/")
+        if not named and not crosses((place.api, place.region), status, location):
+            return None
+        path = b"/" + location.partition("://")[2].partition("#")[0].partition("/")[2].encode(
+            "utf-8", "surrogateescape"
         )
+        return None if any(byte <= SPACE for byte in path) else Hop(other, path)
 
 
 def host_of(request: http.Request) -> str:

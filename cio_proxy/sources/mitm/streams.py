@@ -1,0 +1,113 @@
+"""mitmproxy's HTTP exchange, with two things it lacks: a redirect followed within it, and word of upstream trouble."""
+
+from __future__ import annotations
+
+from mitmproxy.proxy import events
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layer import CommandGenerator
+from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream, SendHttp
+from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
+    HttpEvent,
+    RequestData,
+    RequestEndOfMessage,
+    RequestHeaders,
+    RequestProtocolError,
+    ResponseEndOfMessage,
+    ResponseHeaders,
+    ResponseProtocolError,
+)
+
+from cio_proxy.sources.mitm.router import Router
+from cio_proxy.sources.mitm.trouble import Trouble
+from cio_proxy.sources.mitm.upstreams import Hop
+from cio_proxy.sources.mitm.wire import Excuse
+
+STREAMED = (
+    "Customer.io redirects this request to {}, and a body that is too large to be kept cannot be sent again:"
+    " send it once more, or use that region in the SDK"
+)
+
+
+class Http(HttpLayer):
+    """mitmproxy's HTTP layer, with our streams."""
+
+    def __init__(
+        self, context: Context, mode: HTTPMode, router: Router, trouble: Trouble, excuses: dict[str, Excuse]
+    ) -> None:
+        super().__init__(context, mode)
+        self._parts = router, trouble, excuses
+
+    def make_stream(self, stream_id: int) -> CommandGenerator[None]:
+        """Begin an exchange."""
+        self.streams[stream_id] = Stream(self.context.fork(), stream_id, *self._parts)
+        yield from self.event_to_child(self.streams[stream_id], events.Start())
+
+
+class Stream(HttpStream):
+    """One exchange. A redirect to the other region is not shown to anybody but followed: same method, same body."""
+
+    def __init__(
+        self, context: Context, stream_id: int, router: Router, trouble: Trouble, excuses: dict[str, Excuse]
+    ) -> None:
+        super().__init__(context, stream_id)
+        self._router = router
+        self._trouble = trouble
+        self._excuses = excuses
+        self._hop: Hop | None = None
+        self._location = ""
+
+    def state_wait_for_response_headers(self, event: ResponseHeaders) -> CommandGenerator[None]:
+        """Take an answer, or leave it because it is a redirect to follow."""
+        self._hop = self._router.hop(self.flow, event.response)
+        if self._hop is None:
+            yield from super().state_wait_for_response_headers(event)
+            return
+        self._location = event.response.headers["location"]
+        if self.flow.request.stream:
+            self._router.remember(self.flow, self._hop.place)
+            yield from self._refuse()
+        else:
+            self.server_state = self.state_pass_over_redirect
+
+    def state_pass_over_redirect(self, event: HttpEvent) -> CommandGenerator[None]:
+        """Wait for the end of the redirect, then send the request to where it points."""
+        if not isinstance(event, ResponseEndOfMessage) or self._hop is None:
+            return
+        yield from self._leave()
+        self._router.follow(self.flow, self._hop, self._location)
+        self.server_state = self.state_wait_for_response_headers
+        if (yield from self.make_server_connection()):
+            content = self.flow.request.raw_content
+            yield SendHttp(RequestHeaders(self.stream_id, self.flow.request, not content), self.context.server)
+            if content:
+                yield SendHttp(RequestData(self.stream_id, content), self.context.server)
+            yield SendHttp(RequestEndOfMessage(self.stream_id), self.context.server)
+
+    def make_server_connection(self) -> CommandGenerator[bool]:
+        """Connect, and say so where there was trouble."""
+        connected = yield from super().make_server_connection()
+        if connected and self._trouble.on:
+            self._trouble.over(self._router.upstream(self.flow))
+        return connected
+
+    def handle_protocol_error(self, event: RequestProtocolError | ResponseProtocolError) -> CommandGenerator[None]:
+        """End the exchange, and tell of an upstream that cannot be reached."""
+        if event.code is ErrorCode.CONNECT_FAILED and self.context.client.connected:
+            status, why = self._excuses.get(self.context.client.id, (502, event.message))
+            if status == 502:
+                self._trouble.began(self._router.upstream(self.flow), why)
+        yield from super().handle_protocol_error(event)
+
+    def _refuse(self) -> CommandGenerator[None]:
+        host = self._location.partition("://")[2].partition("/")[0]
+        self._excuses[self.context.client.id] = (502, STREAMED.format(host))
+        yield from self._leave()
+        yield from self.handle_protocol_error(
+            ResponseProtocolError(self.stream_id, "redirected", ErrorCode.GENERIC_SERVER_ERROR)
+        )
+
+    def _leave(self) -> CommandGenerator[None]:
+        """Close the connection: through a proxy it may lead to both regions, and it is busy with the redirect."""
+        left = RequestProtocolError(self.stream_id, "redirected", ErrorCode.GENERIC_CLIENT_ERROR)
+        yield SendHttp(left, self.context.server)

@@ -1,0 +1,52 @@
+"""Upstreams that cannot be reached: told once when it begins and once when it is over."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable
+
+log = logging.getLogger("cio_proxy")
+
+_NUMBERED = re.compile(r"\[Errno (-?\d+)\] ?")
+LONGEST = 200
+
+
+class Trouble:
+    """Which upstreams cannot be reached now. `tell` hears when there is a first one, and when there is none left."""
+
+    def __init__(self, tell: Callable[[bool], None]) -> None:
+        self._tell = tell
+        self._unreachable: set[str] = set()
+
+    @property
+    def on(self) -> bool:
+        """True while there is any."""
+        return bool(self._unreachable)
+
+    def began(self, upstream: str, why: str) -> None:
+        """An upstream could not be reached, with the reason as mitmproxy gives it."""
+        if upstream in self._unreachable:
+            return
+        self._unreachable.add(upstream)
+        log.warning("upstream %s cannot be reached: %s; requests are answered with 502", upstream, in_words(why))
+        self._tell(True)
+
+    def over(self, upstream: str) -> None:
+        """An upstream was reached."""
+        if upstream not in self._unreachable:
+            return
+        self._unreachable.discard(upstream)
+        log.warning("upstream %s can be reached again", upstream)
+        self._tell(self.on)
+
+
+def in_words(why: str) -> str:
+    """The reason in a few plain words: asyncio puts numbers, addresses and several attempts into one text."""
+    for match in _NUMBERED.finditer(why):
+        number = int(match[1])
+        if number > 0:
+            return os.strerror(number).lower()
+    plain = " ".join(_NUMBERED.sub("", why).removeprefix("the upstream ").split())
+    return "".join(c if c.isprintable() else "?" for c in plain[:LONGEST]).rstrip(".")
