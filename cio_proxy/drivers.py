@@ -274,7 +274,12 @@ async def audit_recorded(
             elif recorded is None or recorded.status is None:
                 await auditor.lost(audit)
             else:
-                await auditor.answered(audit, recorded.status, recorded.body, location=recorded.location)
+                await auditor.answered(
+                    audit,
+                    recorded.status,
+                    recorded.body,
+                    location=recorded.location if 300 <= recorded.status < 400 else None,
+                )
         now = before
 
     for number, (exchange, recorded) in enumerate(exchanges):
