@@ -1,7 +1,7 @@
 """A load generator: keep-alive connections that send the bench's traffic for some seconds, and a small upstream.
 
     python load.py upstream
-    python load.py HOST:PORT CONNECTIONS SECONDS
+    python load.py HOST:PORT CONNECTIONS SECONDS START
 
 The first prints its port and answers everything with 200; the second prints one line of JSON.
 """
@@ -12,12 +12,12 @@ import asyncio
 import json
 import sys
 import time
-from itertools import cycle
 
 from traffic import calls, head
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
-REQUESTS = [head(method, path, len(body)) + body for method, path, body in calls(20_000)]
+COUNT = 20_000
+"""More requests than a run sends; a run begins at START in an endless row of them, so that nothing is sent twice."""
 
 
 class Upstream(asyncio.Protocol):
@@ -74,8 +74,10 @@ class Client(asyncio.Protocol):
 class Load:
     """What was sent, and how long each answer took."""
 
-    def __init__(self, connections: int, seconds: float) -> None:
-        self.requests = cycle(REQUESTS)
+    def __init__(self, connections: int, seconds: float, start: int) -> None:
+        self.requests = iter(
+            [head(method, path, len(body)) + body for method, path, body in calls(COUNT, start * COUNT)]
+        )
         self.seconds: list[float] = []
         self.failed = 0
         self.left = connections
@@ -88,8 +90,8 @@ async def upstream() -> None:
     await server.serve_forever()
 
 
-async def send(host: str, port: int, connections: int, seconds: float) -> None:
-    load = Load(connections, seconds)
+async def send(host: str, port: int, connections: int, seconds: float, start: int) -> None:
+    load = Load(connections, seconds, start)
     started = time.perf_counter()
     for _ in range(connections):
         await asyncio.get_running_loop().create_connection(lambda: Client(load), host, port)
@@ -110,5 +112,6 @@ if __name__ == "__main__":
     if sys.argv[1] == "upstream":
         asyncio.run(upstream())
     else:
-        where, connections, seconds = sys.argv[1:]
-        asyncio.run(send(where.partition(":")[0], int(where.partition(":")[2]), int(connections), float(seconds)))
+        where, connections, seconds, start = sys.argv[1:]
+        host, _, port = where.partition(":")
+        asyncio.run(send(host, int(port), int(connections), float(seconds), int(start)))

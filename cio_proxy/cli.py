@@ -120,7 +120,7 @@ def sandbox(listen: str, region: Any) -> None:
 
 
 @main.command()
-@click.argument("rule", required=False)
+@click.argument("rule", required=False, shell_complete=lambda context, word, start: rules_like(start))
 def explain(rule: str | None) -> None:
     """Explain a rule, with examples; without a name, list them all.
 
@@ -185,8 +185,9 @@ def config_show(config: str | None, **flags: Any) -> None:
 
 
 @main.command()
-@shared_options
-def env(config: str | None, **flags: Any) -> None:
+@click.option("--config", metavar="FILE", help="Configuration file (YAML).")
+@click.option("--listen", metavar="HOST:PORT", help="Where the app sends its Customer.io traffic.")
+def env(config: str | None, listen: str | None) -> None:
     """Print how to point each SDK at the proxy, and the variables to export.
 
     \b
@@ -195,7 +196,7 @@ def env(config: str | None, **flags: Any) -> None:
     """
     from cio_proxy.state import folder
 
-    settings = _loaded(config, flags).settings
+    settings = _loaded(config, {"listen": listen}).settings
     url = f"http://{settings.listen}"
     click.echo(f"export CIO_PROXY_URL={url}")
     authority = folder(settings, os.environ) / "certificates" / "mitmproxy-ca-cert.pem"
@@ -216,9 +217,10 @@ def env(config: str | None, **flags: Any) -> None:
 
 
 @main.command()
-@click.argument("switch", required=False, metavar="[observe|enforce|bypass]")
-@shared_options
-def enforcement(switch: str | None, config: str | None, **flags: Any) -> None:
+@click.argument("switch", required=False, type=click.Choice(["observe", "enforce", "bypass"]))
+@click.option("--config", metavar="FILE", help="The proxy's configuration file, for its admin address.")
+@click.option("--admin", metavar="HOST:PORT", help="Where the proxy serves metrics and findings.")
+def enforcement(switch: str | None, config: str | None, admin: str | None) -> None:
     """Switch a running proxy: only observe, enforce, or bypass the audit altogether; without a word, ask it.
 
     It holds until the proxy ends, also over a reload of the configuration.
@@ -229,7 +231,7 @@ def enforcement(switch: str | None, config: str | None, **flags: Any) -> None:
     """
     from cio_proxy import state
 
-    settings = _loaded(config, flags).settings
+    settings = _loaded(config, {"admin": admin}).settings
     token = state.folder(settings, os.environ) / "admin.token"
     request = urllib.request.Request(f"http://{settings.admin}/api/enforcement")
     try:
@@ -262,6 +264,13 @@ def completions(shell: str) -> None:
 
     if script := get_completion_class(shell):
         click.echo(script(main, {}, "cio-proxy", "_CIO_PROXY_COMPLETE").source())
+
+
+def rules_like(start: str) -> list[str]:
+    """The ids of rules that begin so, for a shell to complete."""
+    from cio_proxy.rules import RULES
+
+    return [rule.info.id for rule in RULES if rule.info.id.startswith(start)]
 
 
 def _load(config: str | None, flags: dict[str, Any]) -> Loaded:

@@ -181,6 +181,7 @@ class Proxy:
             settings = replace(settings, enforcement=self._switch)
         engine = self._engine(settings)
         self.auditor.engine, self.auditor.bypass = engine, self._switch == "bypass"
+        self.metrics.degraded("audit", self.auditor.bypass)
         self.coverage.follow([rule.info for rule in engine.rules], settings.exemptions)
         self.metrics.exempt(settings.exemptions)
         self._tell_expired()

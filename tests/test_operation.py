@@ -141,7 +141,7 @@ def test_enforcement_is_switched_by_command_while_traffic_flows(tmp_path: Path) 
             assert summary(ready)["enforcement"] == switch
         wrong = command(tmp_path, "enforcement", "off", *admin)
         assert wrong.returncode == 2
-        assert "observe, enforce, bypass" in wrong.stderr
+        assert "'off' is not one of 'observe', 'enforce', 'bypass'" in wrong.stderr
         assert metric(ready, 'cio_proxy_requests_total{api="track_v1",listener="outbound",outcome="unaudited"}') == 1
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)

@@ -1,4 +1,4 @@
-"""An event name does not follow the convention of the others.
+"""An event name does not follow the convention: snake_case on the Track API, unless `convention` names another.
 
 Campaigns match event names exactly. `UserSignedUp`, `user-signed-up` and `user_signed_up` are three
 events to Customer.io, and a campaign on one of them never hears of the others.
@@ -100,8 +100,8 @@ def _odd(call: Call, name: str, convention: str, spaced: Confidence) -> Iterator
     yield RULE.finding(
         call.name_at,
         f"the event name is not in {convention}",
-        effect="Campaigns match names exactly: another spelling of the same event is another event to Customer.io.",
-        fix=f"Rename it to {convention}, in code and in campaigns at once.",
+        effect="Campaigns match names exactly: where styles mix, one event soon has two spellings, and is two events.",
+        fix=f"Rename it to {convention}, or set `convention` to the style you use.",
         corrected=_snake(name) if convention == "snake_case" and shape == name else None,
         name=name,
         confidence=spaced if _SPACED.match(name) else "likely",

@@ -34,6 +34,7 @@ FAULTS: Mapping[str, tuple[str, Confidence, str]] = {
         "Only one of the values is stored, usually the last.",
     ),
 }
+EMPTY = "the body is empty"
 UNREAD: Mapping[str, str] = {
     "too-deep": "the body is nested too deep to be read",
     "too-large": "the body is too large to be read",
@@ -57,7 +58,7 @@ def _faults(call: Call) -> Iterator[Finding | Unavailable]:
         else:
             yield _finding(call, fault)
     if call.kind == "unreadable" and not faults and not call.document.raw.strip():
-        yield _finding(call, Fault("not-json", "", "the body is empty"), "likely")
+        yield _finding(call, Fault("not-json", "", EMPTY), "likely")
 
 
 def _finding(call: Call, fault: Fault, confidence: Confidence | None = None) -> Finding:
@@ -66,7 +67,7 @@ def _finding(call: Call, fault: Fault, confidence: Confidence | None = None) -> 
         confidence = "possible"
     return RULE.finding(
         fault.pointer,
-        message,
+        EMPTY if fault.detail == EMPTY else message,
         effect=effect,
         fix="Serialise an object with a strict JSON encoder, in UTF-8, with each key once.",
         evidence=fault.detail,

@@ -41,6 +41,10 @@ FIX = {
     "app": "Use `Authorization: Bearer` with an App API key.",
     "pipelines": "Use the write key of the Pipelines source.",
 }
+COMPARE = (
+    "Compare the key, its workspace and the region of the host (US keys fail at the EU host), and see whether"
+    " the key was rotated or revoked. During a rotation this passes by itself."
+)
 _PROTECTED = re.compile(rb"(?:https?://[^/]+)?/api/v[12]/")
 _HEX_32 = re.compile(r"[0-9a-f]{32}\Z")
 _HEX_20 = re.compile(r"[0-9a-f]{20}\Z")
@@ -92,8 +96,7 @@ def _answered_401(call: Call) -> Iterator[Finding]:
         AT,
         message,
         effect="Customer.io did nothing with the call.",
-        fix="Compare the key, its workspace and the region of the host (US keys fail at the EU host), and see whether"
-        " the key was rotated or revoked. During a rotation this passes by itself.",
+        fix=FIX["app" if call.api == "app" else "track"] if credentials.scheme == "none" else COMPARE,
         confidence="possible" if expected else "likely",
         evidence=f"{credentials.scheme}, {len(credentials.secret)} characters",
         whole=True,

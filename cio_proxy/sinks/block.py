@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Final, TextIO
 
@@ -13,13 +12,11 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from cio_proxy.model import Finding, Json, Severity, Taken
-from cio_proxy.sinks.record import clean, exemption
+from cio_proxy.model import Finding, Severity, Taken
+from cio_proxy.sinks.record import clean, compact, exemption, named
 
 WIDTH: Final = 100
 """Lines longer than this are hard to read, however wide the terminal is."""
-CORRECTED: Final = 300
-"""Characters of a corrected value that are shown."""
 COLOURS: Final[Mapping[Severity, str]] = {"error": "red", "warning": "yellow", "info": "blue"}
 TAKEN: Final[Mapping[Taken, tuple[str, str]]] = {
     "logged": ("logged", "dim"),
@@ -39,14 +36,17 @@ class Terminal:
     def show(self, finding: Finding) -> None:
         """Print the block of one finding."""
         self._print(block(finding))
+        # On a line of its own, however long it is: it is to be copied.
+        self._console.print(Text(clean(f"exempt: {exemption(finding)}"), style="dim"), soft_wrap=True)
+        self._console.print()
 
     def again(self, counts: str) -> None:
         """Print what happened again."""
         self._print(Text(counts, style="dim"))
+        self._console.print()
 
     def _print(self, what: RenderableType) -> None:
         self._console.print(what, width=min(self._console.width, WIDTH))
-        self._console.print()
 
 
 def block(finding: Finding) -> RenderableType:
@@ -63,14 +63,14 @@ def block(finding: Finding) -> RenderableType:
     if finding.corrected is not None:
         rows.add_row("instead", Text(clean(compact(finding.corrected)), style="green"))
     rows.add_row("more", Text(f"cio-proxy explain {clean(finding.rule)}", style="dim"))
-    rows.add_row("exempt", Text(clean(exemption(finding)), style="dim"))
     message = Text(clean(finding.message), overflow="fold")
     return Barred(Group(head, message, Padding(rows, (1, 0, 0, 0), expand=False)), Style.parse(colour))
 
 
 def where(finding: Finding) -> Text:
     """The request line as a template, the pointer, and who sent it."""
-    text = Text.assemble(clean(f"{finding.method} {finding.endpoint}"), "  ", (clean(finding.pointer), "cyan"))
+    pointed = " ".join(filter(None, (finding.pointer.rstrip(":"), named(finding))))
+    text = Text.assemble(clean(f"{finding.method} {finding.endpoint}"), "  ", (clean(pointed), "cyan"))
     if finding.client != "other":
         text.append(f"  from {clean(finding.client)}", style="dim")
     return text
@@ -89,9 +89,3 @@ class Barred:
             yield bar
             yield from line
             yield Segment.line()
-
-
-def compact(value: Json) -> str:
-    """A JSON value on one line, cut where it gets long."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= CORRECTED else text[: CORRECTED - 1] + "…"

@@ -8,14 +8,14 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, Protocol, TextIO
 
-from cio_proxy.model import End, Finding
-from cio_proxy.sinks.record import clean, exemption
+from cio_proxy.model import End, Finding, Taken
+from cio_proxy.sinks.record import clean, compact, exemption, named
 from cio_proxy.sinks.score import ACCEPTED
 from cio_proxy.sinks.writer import Writer
 
 SUMMARY_SECONDS: Final = 10.0
 KINDS: Final = 1_000
-"""How many kinds (fingerprints) are shown; what comes beyond is only counted."""
+"""How many kinds (a fingerprint, and what was done) are shown; what comes beyond is only counted."""
 CLOSE_SECONDS: Final = 2.0
 
 
@@ -45,8 +45,8 @@ class Console:
     ) -> None:
         self._clock = clock
         self._dropped = dropped
-        self._shown: set[str] = set()
-        self._again: Counter[str] = Counter()
+        self._shown: set[tuple[str, Taken]] = set()
+        self._again: Counter[tuple[str, Taken]] = Counter()
         self._summed_up = clock()
         self._page = page(sys.stderr if stream is None else stream)
         self._writer: Writer[Finding | str] = Writer(self._write, size=KINDS, name="console")
@@ -55,11 +55,12 @@ class Console:
         """Show a finding of a new kind; count one of a kind that was shown."""
         if finding.action in ACCEPTED:
             return
-        if finding.fingerprint in self._shown or len(self._shown) >= KINDS:
-            self._again[finding.rule] += 1
+        same = (finding.fingerprint, finding.action)
+        if same in self._shown or len(self._shown) >= KINDS:
+            self._again[finding.rule, finding.action] += 1
             self._sum_up()
             return
-        self._shown.add(finding.fingerprint)
+        self._shown.add(same)
         if not self._writer.put(finding):
             self._dropped(1)
 
@@ -124,11 +125,15 @@ def page(stream: TextIO) -> Page:
 def line(finding: Finding) -> str:
     """A finding on one line: what, where, the fix, and how to exempt it."""
     taken = "" if finding.action == "logged" else f" {finding.action}"
-    where = f"{finding.method} {finding.endpoint} {finding.pointer}".rstrip()
-    said = f"{finding.message}. Fix: {finding.fix} Exempt: {exemption(finding)}"
+    where = " ".join(filter(None, (finding.method, finding.endpoint, finding.pointer.rstrip(":"), named(finding))))
+    instead = "" if finding.corrected is None else f" Instead: {compact(finding.corrected)}."
+    said = f"{finding.message}. Fix: {finding.fix}{instead} Exempt: {exemption(finding)}"
     return clean(f"{finding.severity} {finding.rule}{taken} at {where}: {said}")
 
 
-def summary(counts: Counter[str]) -> str:
-    """How often each rule fired again, the most frequent first."""
-    return "again: " + ", ".join(f"{count:,} {rule}" for rule, count in counts.most_common())
+def summary(counts: Counter[tuple[str, Taken]]) -> str:
+    """How often each rule fired again, the most frequent first, and what was done about it."""
+    return "again: " + ", ".join(
+        f"{count:,} {rule}" + ("" if taken == "logged" else f" {taken}")
+        for (rule, taken), count in counts.most_common()
+    )

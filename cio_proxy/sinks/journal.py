@@ -1,8 +1,8 @@
 """The journal: findings as JSON lines in a file that is rotated by size, and the latest of them in memory.
 
-The first findings of a kind (a fingerprint) are written in full and later ones summarised, so that a
-fault in a busy loop costs a line a minute. `count` says how many occurrences a line stands for: over
-all lines of a fingerprint it sums to the occurrences, less those counted as `dropped`.
+The first findings of a kind (a fingerprint, and what was done about it) are written in full and later
+ones summarised, so that a fault in a busy loop costs a line a minute. `count` says how many occurrences
+a line stands for: over all lines of a kind it sums to the occurrences, less those counted as `dropped`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
-from cio_proxy.model import End, Finding, JournalSettings
+from cio_proxy.model import End, Finding, JournalSettings, Taken
 from cio_proxy.sinks.record import encode, record
 from cio_proxy.sinks.rotated import RotatedFile
 from cio_proxy.sinks.writer import Writer
 
 log = logging.getLogger("cio_proxy")
+
+type Same = tuple[str, Taken]
+"""A fingerprint, and what was done about it."""
 
 IN_FULL: Final = 3
 """How many findings of a fingerprint get a line of their own."""
@@ -44,7 +47,7 @@ class Entry:
 
 @dataclass(slots=True)
 class _Kind:
-    """One fingerprint: its lines so far, and the occurrences that are in none of them yet."""
+    """What is the same: its lines so far, and the occurrences that are in none of them yet."""
 
     latest: Finding
     lines: int = 0
@@ -75,9 +78,9 @@ class Journal:
         self._drops = threading.Lock()
         self._lock = threading.Lock()
         self._limit = fingerprints
-        self._kinds: OrderedDict[str, _Kind] = OrderedDict()
-        self._waiting: dict[str, None] = {}
-        """Fingerprints with occurrences in no line yet, the longest waiting first."""
+        self._kinds: OrderedDict[Same, _Kind] = OrderedDict()
+        self._waiting: dict[Same, None] = {}
+        """Those with occurrences in no line yet, the longest waiting first."""
         self._ring: deque[Entry] = deque(maxlen=ring)
         self._lines = 0
         self._closed = False
@@ -92,11 +95,14 @@ class Journal:
         """Write a finding in full, or count it for its fingerprint's next line."""
         with self._lock:
             for entry in self._due(finding):
-                if self._writer is not None and (self._closed or not self._writer.put(entry)):
-                    self._drop(entry.count)
+                self._put(entry)
 
     def ended(self, end: End) -> None:
-        """The journal holds findings, not exchanges."""
+        """An exchange without findings moves summaries on, too."""
+        if self._waiting:
+            with self._lock:
+                for entry in self._overdue(end.exchange.at):
+                    self._put(entry)
 
     def read(
         self, after: int = 0, limit: int = 100, filters: Mapping[str, str] | None = None
@@ -128,17 +134,18 @@ class Journal:
             if self._closed:
                 return
             self._closed = True
-            last = [self._summary(fingerprint) for fingerprint in list(self._waiting)]
+            last = [self._summary(same) for same in list(self._waiting)]
         if self._writer is not None:
             for entry in self._writer.close(last, seconds=seconds):
                 self._drop(entry.count)
 
     def _due(self, finding: Finding) -> Iterator[Entry]:
         """Note a finding, and give the lines that are due now."""
-        kind = self._kinds.get(finding.fingerprint)
+        same = (finding.fingerprint, finding.action)
+        kind = self._kinds.get(same)
         if kind is None:
-            kind = self._kinds[finding.fingerprint] = _Kind(finding)
-        self._kinds.move_to_end(finding.fingerprint)
+            kind = self._kinds[same] = _Kind(finding)
+        self._kinds.move_to_end(same)
         kind.latest = finding
         if kind.lines < IN_FULL or self._closed:
             kind.lines += 1
@@ -147,23 +154,30 @@ class Journal:
             kind.waiting += 1
             if kind.waiting == 1:
                 kind.since = finding.time
-                self._waiting[finding.fingerprint] = None
-        while self._waiting:
-            longest = next(iter(self._waiting))
-            # A clock that was set back must not silence summaries until it has caught up.
-            if abs(finding.time - self._kinds[longest].since) < SUMMARY_SECONDS:
-                break
-            yield self._summary(longest)
+                self._waiting[same] = None
+        yield from self._overdue(finding.time)
         if len(self._kinds) > self._limit:
             oldest = next(iter(self._kinds))
             if oldest in self._waiting:
                 yield self._summary(oldest)
             del self._kinds[oldest]
 
-    def _summary(self, fingerprint: str) -> Entry:
-        kind = self._kinds[fingerprint]
+    def _overdue(self, now: float) -> Iterator[Entry]:
+        while self._waiting:
+            longest = next(iter(self._waiting))
+            # A clock that was set back must not silence summaries until it has caught up.
+            if abs(now - self._kinds[longest].since) < SUMMARY_SECONDS:
+                break
+            yield self._summary(longest)
+
+    def _put(self, entry: Entry) -> None:
+        if self._writer is not None and (self._closed or not self._writer.put(entry)):
+            self._drop(entry.count)
+
+    def _summary(self, same: Same) -> Entry:
+        kind = self._kinds[same]
         count, kind.waiting = kind.waiting, 0
-        del self._waiting[fingerprint]
+        del self._waiting[same]
         return self._entry(kind.latest, count)
 
     def _entry(self, finding: Finding, count: int) -> Entry:

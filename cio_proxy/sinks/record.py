@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from cio_proxy.model import Finding
+from cio_proxy.model import Finding, Json
 
 SCHEMA: Final = 1
+CORRECTED: Final = 300
+"""Characters of a corrected value that are shown."""
 _MASKED: Final = re.compile(r"<[a-z-]+>|…\Z")
 
 
@@ -92,3 +94,14 @@ def clean(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def named(finding: Finding) -> str:
+    """The name that a finding is about, in quotes, or nothing."""
+    return "" if finding.name is None else json.dumps(finding.name, ensure_ascii=False)
+
+
+def compact(value: Json) -> str:
+    """A JSON value on one line, cut where it gets long."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= CORRECTED else text[: CORRECTED - 1] + "…"

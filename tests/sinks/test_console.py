@@ -44,7 +44,7 @@ BLOCK = """\
 ▌ fix      Send whole Unix seconds.
 ▌ instead  1792000000
 ▌ more     cio-proxy explain millisecond-timestamp
-▌ exempt   - {rule: "millisecond-timestamp", endpoint: "/api/v1/customers/{identifier}", \
+exempt: - {rule: "millisecond-timestamp", endpoint: "/api/v1/customers/{identifier}", \
 pointer: "/created_at", reason: "..."}
 """
 
@@ -89,8 +89,7 @@ def bare(text: str) -> str:
 def test_a_terminal_gets_a_block_with_all_a_reader_needs(on_terminal: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("COLUMNS", "90")
-    unfolded = bare(on_terminal(FINDING)).replace("\n▌          ", " ")
-    assert unfolded == BLOCK
+    assert bare(on_terminal(FINDING)) == BLOCK
 
 
 def test_colours_follow_the_severity(on_terminal: Shown) -> None:
@@ -121,15 +120,22 @@ def shown_in_lines(*findings: Finding) -> list[str]:
     return stream.getvalue().splitlines()
 
 
+def test_what_is_refused_from_now_on_is_shown_anew() -> None:
+    first, refused, again = shown_in_lines(FINDING, replace(FINDING, action="blocked"), FINDING)
+    assert "millisecond-timestamp would_block at" in first
+    assert "millisecond-timestamp blocked at" in refused
+    assert again == "cio-proxy: again: 1 millisecond-timestamp would_block"
+
+
 def test_a_pipe_gets_one_line_for_a_new_kind_and_counts_for_the_rest() -> None:
-    where, message = "PUT /api/v1/customers/{identifier}", f"{FINDING.message}. Fix: {FINDING.fix}"
+    where, message = "PUT /api/v1/customers/{identifier}", f"{FINDING.message}. Fix: {FINDING.fix} Instead: 1792000000."
     other = replace(FINDING, fingerprint="b", action="logged", pointer="")
     exempt = 'Exempt: - {rule: "millisecond-timestamp", endpoint: "/api/v1/customers/{identifier}"'
     pointed = ', pointer: "/created_at", reason: "..."}'
     assert shown_in_lines(FINDING, FINDING, other, FINDING) == [
         f"cio-proxy: error millisecond-timestamp would_block at {where} /created_at: {message} {exempt}{pointed}",
         f'cio-proxy: error millisecond-timestamp at {where}: {message} {exempt}, reason: "..."}}',
-        "cio-proxy: again: 2 millisecond-timestamp",
+        "cio-proxy: again: 2 millisecond-timestamp would_block",
     ]
 
 
@@ -151,8 +157,8 @@ def test_counts_come_at_most_every_ten_seconds_also_when_only_clean_traffic_pass
     console.ended(END)
     console.close()
     assert stream.getvalue().splitlines()[1:] == [
-        "cio-proxy: again: 1,000 millisecond-timestamp",
-        "cio-proxy: again: 1 missing-email",
+        "cio-proxy: again: 1,000 millisecond-timestamp would_block",
+        "cio-proxy: again: 1 missing-email would_block",
     ]
 
 
@@ -165,7 +171,7 @@ def test_kinds_without_end_are_counted_beyond_a_limit() -> None:
             assert time.monotonic() < deadline
             time.sleep(0.001)
     console.close()
-    assert stream.getvalue().splitlines()[-1] == "cio-proxy: again: 50 millisecond-timestamp"
+    assert stream.getvalue().splitlines()[-1] == "cio-proxy: again: 50 millisecond-timestamp would_block"
 
 
 class Broken(StringIO):

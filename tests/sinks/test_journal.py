@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cio_proxy.model import Finding, JournalSettings
+from cio_proxy.model import End, Exchange, Finding, JournalSettings
 from cio_proxy.sinks.journal import IN_FULL, Journal
 
 
@@ -57,6 +57,26 @@ def test_a_kind_that_went_quiet_is_summarised_by_the_findings_of_others() -> Non
         journal.found(finding("quiet"))
     journal.found(finding("other", time=60.0))
     assert [line["count"] for line in journal.read(filters={"fingerprint": "quiet"})[0]] == [1, 1, 1, 2]
+
+
+def test_a_kind_that_went_quiet_is_summarised_by_clean_traffic_too() -> None:
+    journal = Journal(JournalSettings())
+    for _ in range(5):
+        journal.found(finding("quiet", time=1000.0))
+    exchange = Exchange(id="e", at=1061.0, method="GET", target=b"/", host="h", headers=(), body=b"")
+    journal.ended(End(exchange=exchange, api="track_v1", ending="forwarded"))
+    assert [line["count"] for line in journal.read()[0]] == [1, 1, 1, 2]
+
+
+def test_what_is_refused_from_now_on_has_lines_of_its_own() -> None:
+    journal = Journal(JournalSettings())
+    for action in ("would_block",) * 5 + ("blocked",) * 5:
+        journal.found(finding(action=action))
+    journal.close()
+    counted: Counter[str] = Counter()
+    for line in journal.read()[0]:
+        counted[line["action"]] += line["count"]
+    assert counted == {"would_block": 5, "blocked": 5}
 
 
 def test_a_clock_that_was_set_back_does_not_silence_summaries() -> None:
