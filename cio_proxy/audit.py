@@ -51,6 +51,8 @@ type RuleError = Callable[[str, BaseException], None]
 type Unable = Callable[[str, str], None]
 type Exempted = Callable[[Exemption], None]
 
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""What is shown of a method; any other one may hold anything."""
 MINUTE = 60.0
 SHOWN = 300
 FINDINGS = 20
@@ -104,15 +106,16 @@ class Plan(NamedTuple):
 class _Known:
     """What one rule after the other may ask about an exchange; `params` are those of the rule that asks."""
 
-    __slots__ = ("_flying", "_sealed", "_values", "params", "people")
+    __slots__ = ("_flying", "_sealed", "_values", "params", "people", "since")
 
     def __init__(
-        self, people: People, values: Mapping[Key, Value], flying: frozenset[Key], sealed: Callable[[Key], Key]
+        self, people: People, values: Mapping[Key, Value], reading: Reading, sealed: Callable[[Key], Key]
     ) -> None:
         self.people = people
+        self.since = reading.since
         self.params: Mapping[str, Any] = NOTHING
         self._values = values
-        self._flying = flying
+        self._flying = reading.in_flight
         self._sealed = sealed
 
     def span(self, key: Key) -> Span | None:
@@ -184,7 +187,7 @@ class Engine:
         """Run every rule over every call; later calls see what earlier ones would teach."""
         opened.reading = reading
         values = dict(reading.values) if len(opened.calls) > 1 else reading.values
-        known = _Known(self.settings.people, values, reading.in_flight, self._sealed)
+        known = _Known(self.settings.people, values, reading, self._sealed)
         findings: list[Finding] = []
         for call, taught in zip(opened.calls, opened.taught, strict=True):
             for rule, params in self._plan(call).check:
@@ -211,7 +214,7 @@ class Engine:
                 taught = presumed if outcome.kind == "accepted" else self._facts(plan, call, outcome, opened)
                 facts += [fact for fact in taught if self._changes(fact, opened.reading)]
             if plan.review:
-                known = _Known(self.settings.people, opened.reading.values, opened.reading.in_flight, self._sealed)
+                known = _Known(self.settings.people, opened.reading.values, opened.reading, self._sealed)
                 for rule, params in plan.review:
                     known.params = params
                     try:
@@ -224,7 +227,7 @@ class Engine:
     def expire(self, deadlines: Sequence[Deadline], reading: Reading) -> tuple[Finding, ...]:
         """The findings of deadlines that have passed, from what is known now."""
         findings: list[Finding] = []
-        known = _Known(self.settings.people, reading.values, reading.in_flight, lambda key: key)
+        known = _Known(self.settings.people, reading.values, reading, lambda key: key)
         for deadline in deadlines:
             rule = self._by_id.get(deadline.rule)
             if rule is None or rule.due is None:
@@ -324,7 +327,7 @@ class Engine:
             name=None if name is None else _short(name if shown else finding.name or ""),
             api=call.api,
             call=call.kind,
-            method=exchange.method,
+            method=exchange.method if exchange.method in METHODS else "other",
             endpoint=call.endpoint,
             item=None if finding.whole else call.item,
             person=None if person is None else self._seal(f"person\0{call.workspace}\0{person}"),

@@ -306,7 +306,13 @@ def leaves(value: Json) -> list[Leaf]:
     return found
 
 
+LEAVES: Final = 100_000
+"""How many leaves are looked at: no call that Customer.io takes has nearly so many."""
+
+
 def _gather(value: Json, path: Path, found: list[Leaf]) -> None:
+    if len(found) >= LEAVES:
+        return
     if isinstance(value, dict):
         for key, member in value.items():
             if type(member) is dict or type(member) is list:
@@ -314,7 +320,7 @@ def _gather(value: Json, path: Path, found: list[Leaf]) -> None:
             else:
                 found.append((member, (path, key)))  # type: ignore[arg-type]
     elif isinstance(value, list):
-        for index, member in enumerate(value):
+        for index, member in enumerate(value[: LEAVES - len(found)]):
             _gather(member, (path, index), found)
     else:
         found.append((value, path))
@@ -458,6 +464,10 @@ class Fact(NamedTuple):
 
 class Known(Protocol):
     """What a rule may ask while it judges one exchange."""
+
+    @property
+    def since(self) -> float:
+        """From when on nothing was missed: the start of observation, or the last loss of a fact."""
 
     @property
     def people(self) -> People:

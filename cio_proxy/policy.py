@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from cio_proxy.model import CONFIDENCES, Call, Exemption, Finding, Kind, Settings, Taken
+from cio_proxy.model import CONFIDENCES, Call, Exemption, Finding, Kind, Settings, Taken, leaves
 
 NEVER_REFUSED: frozenset[Kind] = frozenset(
     {
@@ -20,6 +20,7 @@ NEVER_REFUSED: frozenset[Kind] = frozenset(
         "webhook_metric",
     }
 )
+PREFERENCES = "cio_subscription_preferences"
 ONLY_ON_REQUEST: frozenset[Kind] = frozenset({"send_message", "broadcast_trigger"})
 
 
@@ -31,8 +32,14 @@ def is_never_refused(call: Call) -> bool:
 
 
 def _unsubscribes(call: Call) -> bool:
+    """Whether the person opts out of everything, or of a topic."""
     value = call.attributes.get("unsubscribed")
-    return value is True or value == 1 or (isinstance(value, str) and value.lower() in ("true", "1"))
+    if value is True or value == 1 or (isinstance(value, str) and value.lower() in ("true", "1")):
+        return True
+    return any(
+        name.startswith(PREFERENCES) and any(leaf is False for leaf, _ in leaves(value))
+        for name, value in call.attributes.items()
+    )
 
 
 def reported(finding: Finding, settings: Settings) -> bool:

@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
@@ -40,6 +41,7 @@ CLOSED_SETS: Final[Mapping[str, Sequence[str]]] = {
     "call": KINDS,
 }
 FILTERS: Final = ("rule", *CLOSED_SETS, "client", "workspace", "fingerprint")
+LARGEST_BODY: Final = 10_000
 PAGE: Final = 100
 LARGEST_PAGE: Final = 1000
 GRACE_SECONDS: Final = 2
@@ -165,9 +167,14 @@ class Admin:
         return answer({"enforcement": self._enforce(None)})
 
     async def _change_enforcement(self, request: Request) -> Response:
+        body = b""
+        async for part in request.stream():
+            body += part
+            if len(body) > LARGEST_BODY:
+                return answer({"error": f"the body is over {LARGEST_BODY:,} bytes"}, 413)
         try:
-            wanted = json.loads(await request.body())["enforcement"]
-        except (ValueError, TypeError, LookupError):
+            wanted = json.loads(body)["enforcement"]
+        except (ValueError, TypeError, LookupError, RecursionError):
             wanted = None
         if wanted not in self._switches:
             choices = ", ".join(self._switches)
@@ -214,7 +221,10 @@ class _Gate:
         self._expected = f"Bearer {token}".encode() if token else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._asks(scope) and not self._shown(scope):
+        if scope["type"] == "http" and not (self._guarded or is_local(dict(scope["headers"]).get(b"host", b""))):
+            # A page of another site can make its own name point here, and read what is open.
+            await answer({"error": "ask for this host as localhost or 127.0.0.1"}, 403)(scope, receive, send)
+        elif scope["type"] == "http" and self._asks(scope) and not self._shown(scope):
             refusal = answer({"error": "this needs the header `Authorization: Bearer <token>`"}, 401)
             refusal.headers["www-authenticate"] = "Bearer"
             await refusal(scope, receive, send)
@@ -228,6 +238,15 @@ class _Gate:
     def _shown(self, scope: Scope) -> bool:
         given = dict(scope["headers"]).get(b"authorization", b"")
         return self._expected is not None and secrets.compare_digest(given, self._expected)
+
+
+def is_local(host: bytes) -> bool:
+    """Whether a `Host` names this machine."""
+    try:
+        name = urlsplit(f"//{host.decode('latin-1')}").hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def answer(content: object, status: int = 200) -> Response:

@@ -9,10 +9,14 @@ from cio_proxy.model import NOTHING, Deadline, Fact, Key, Value
 
 
 class Reading(NamedTuple):
-    """What a store knew when it was asked. `in_flight` are the keys that others are about to teach."""
+    """What a store knew when it was asked.
+
+    `in_flight` are the keys that others are about to teach; `since` is when it was first asked, or last lost a fact.
+    """
 
     values: Mapping[Key, Value] = cast(Mapping[Key, Value], NOTHING)
     in_flight: frozenset[Key] = frozenset()
+    since: float = 0.0
 
 
 class Store(Protocol):
@@ -29,6 +33,9 @@ class Store(Protocol):
 
     async def acknowledge(self, keys: Collection[Key]) -> None:
         """Forget leased deadlines whose findings are out."""
+
+    def missed(self, now: float) -> None:
+        """Something passed that nobody looked at: what is known is whole only from now on."""
 
     def known(self) -> Mapping[str, int]:
         """How many facts of each kind are kept."""

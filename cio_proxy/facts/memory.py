@@ -21,6 +21,7 @@ class MemoryStore:
     def __init__(self, limit: int = 200_000) -> None:
         self.limit = limit
         self.evicted = 0
+        self._since: float | None = None
         self._facts: OrderedDict[Key, tuple[Value, float]] = OrderedDict()
         self._marks: dict[Key, tuple[int, float]] = {}
         self._deadlines: list[tuple[float, Key]] = []
@@ -30,6 +31,8 @@ class MemoryStore:
 
     async def get_many(self, keys: Collection[Key], marks: Collection[Key], now: float) -> Reading:
         """Read `keys`; mark those of `marks` that are unknown, for at most 30 s."""
+        if self._since is None:
+            self._since = now
         values = {}
         for key in keys:
             if (kept := self._facts.get(key)) is not None:
@@ -47,7 +50,7 @@ class MemoryStore:
                 self._marks[key] = (holders + 1, now + MARK_SECONDS)
         if len(self._marks) > self.limit:
             self._marks = {key: mark for key, mark in self._marks.items() if mark[1] > now}
-        return Reading(values, in_flight)
+        return Reading(values, in_flight, self._since)
 
     async def join_many(self, facts: Sequence[Fact], unmark: Collection[Key], now: float) -> None:
         """Join facts; take back one mark of each key of `unmark`."""
@@ -78,6 +81,10 @@ class MemoryStore:
             self._leased.discard(key)
             self._drop(key)
 
+    def missed(self, now: float) -> None:
+        """Something passed unseen, or was forgotten."""
+        self._since = now
+
     def clear(self) -> None:
         """Forget everything."""
         self._facts.clear()
@@ -85,6 +92,7 @@ class MemoryStore:
         self._deadlines.clear()
         self._leased.clear()
         self._kinds.clear()
+        self._since = None
 
     def known(self) -> Mapping[str, int]:
         """How many facts of each kind are kept."""
@@ -115,7 +123,11 @@ class MemoryStore:
         if isinstance(joined, Deadline):
             heapq.heappush(self._deadlines, (joined.at, key))
         while len(self._facts) > self.limit:
-            self._drop(heapq.heappop(self._fleeting)[1] if self._fleeting else next(iter(self._facts)))
+            if self._fleeting:
+                self._drop(heapq.heappop(self._fleeting)[1])
+            else:
+                self._drop(next(iter(self._facts)))
+                self.missed(now)
             self.evicted += 1
 
     def _drop_fleeting(self, now: float) -> None:

@@ -8,8 +8,9 @@ carry ids of their own (an event's `id`, a `messageId`) are two events, or, with
 that Customer.io ignores. A retry is not judged: neither one marked with `X-Retry-Count`, nor one after
 an answer that never came or was an error of the server. Requests that overlap are not judged either.
 
-An event without a time of its own may well happen twice in two seconds: somebody presses a button again.
-It is only `possible` then, unless its data names what cannot happen twice, such as an order or a payment.
+Most events may well happen twice in two seconds: somebody presses a button again. It is only `possible`
+then, unless both have one time to the millisecond, or the name says that something is done
+(`order_completed`) and the data names it (`order_id`).
 
 Fix: send each event from one place; give it a ULID as `id` (a `messageId` on Pipelines), which makes a repetition
 harmless.
@@ -37,6 +38,11 @@ RULE = RuleInfo(
     params={"within": Param(2.0, "how soon after an event the same one is a duplicate", "duration")},
 )
 
+_DONE = re.compile(
+    r"(?:completed?|placed|paid|purchased?|booked|ordered|created|submitted|confirmed|cancell?ed|shipped|delivered"
+    r"|succeeded|signedup|registered|received)\Z"
+)
+_EXACT = re.compile(r":\d\d[.,]\d{3}")
 UNSURE = Origin()
 """Of an event of which nobody knows whether it was accepted: no exchange can be named that brought it."""
 _OCCURRENCE = re.compile(
@@ -85,7 +91,7 @@ def _again(call: Call, known: Known, sent: Span, same_exchange: bool) -> Iterato
         "the same event stands in the batch twice" if same_exchange else f"the same event was sent {gap:.1f} s before",
         effect="Customer.io stores both: counts double, and a campaign that may be entered again mails twice.",
         fix="Send each event from one place, and give it an id of its own, which makes a repetition harmless.",
-        confidence="likely" if call.timestamps or _names_an_occurrence(call) else "possible",
+        confidence="likely" if _happens_once(call) else "possible",
         name=call.name,
         related=(sent.origin.exchange,),
     )
@@ -96,8 +102,15 @@ def _key(call: Call) -> Key | None:
     if call.body.get("messageId" if call.api == "pipelines" else "id") not in (None, ""):
         return None
     person = call.subject
-    return Key("event-sent", call.workspace, f"{person}\0{call.digest}") if person and call.name else None
+    if not person or not call.name:
+        return None
+    return Key("event-sent", call.workspace, f"{call.exchange.host}\0{person}\0{call.digest}")
 
 
-def _names_an_occurrence(call: Call) -> bool:
-    return any(_OCCURRENCE.match(re.sub(r"[_ .-]", "", name[:100]).lower()) for name in call.data)
+def _happens_once(call: Call) -> bool:
+    """Whether the event has a time to the millisecond, or its name is of something done that its data names."""
+    sent = call.body.get("timestamp")
+    if (isinstance(sent, str) and _EXACT.search(sent)) or (isinstance(sent, float) and not sent.is_integer()):
+        return True
+    done = _DONE.search(re.sub(r"[^a-z]", "", (call.name or "")[:100].lower())) is not None
+    return done and any(_OCCURRENCE.match(re.sub(r"[_ .-]", "", name[:100]).lower()) for name in call.data)

@@ -79,7 +79,8 @@ def _is_fixed(name: str, part: Part) -> bool:
     """A round figure or a standard is no id, and a URL with a personal value in it is another rule's."""
     text = name[part.start : part.end]
     if part.kind == "number":
-        return is_milestone(text) or name[: part.start].rstrip(" _-").lower().endswith("iso")
+        before = name[: part.start].lower()
+        return is_milestone(text) or before.rstrip(" _-").endswith("iso") or before.endswith("0x")
     return part.kind == "url" and any(found.kind in ("email", "card", "iban", "phone") for found in personal(text))
 
 
@@ -93,7 +94,7 @@ def _confidence(name: str, part: Part) -> Confidence:
         case "date":
             sure = "." not in text  # 2026.11.24 is a version as often
         case "hex":
-            sure = changes(text) >= 3
+            sure = changes(text) >= 3 and not text.startswith("0x")  # an error code
         case "url":
             sure = _HOST.match(text) is None
         case _:

@@ -73,6 +73,11 @@ _STYLES = {
 }
 _SPACED = re.compile(r"(?:[^\W_A-Z]++ )*+[^\W_A-Z]++\Z")
 _NOT_SNAKE = re.compile(r"[^\W_][ -]+[^\W_]")
+_COMPOUND = re.compile(
+    r"(?<![^\W_])(?:[^\W_]{1,2}|multi|non|pre|self|sub)-(?=[^\W_])"
+    r"|-(?:back|down|in|off|on|out|over|through|up)(?![^\W_]|-)"
+)
+"""Hyphens within a word: `e-mail`, `pre-order`, `opt-in`, `checked-out`."""
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
@@ -112,7 +117,8 @@ def _fits(shape: str, convention: str) -> bool:
     """Whether every segment of a name is of the style; what varies in it stands for a word that fits."""
     segments = [segment.strip() for segment in _SEPARATOR.split(_PART.sub("1", shape))[::2]]
     if convention == "snake_case":
-        return not any(_NOT_SNAKE.search(s) or any(map(str.isupper, s)) for s in segments)
+        whole = [_COMPOUND.sub("", segment) for segment in segments]
+        return not any(_NOT_SNAKE.search(s) or any(map(str.isupper, s)) for s in whole)
     return all(_STYLES[convention].match(segment) for segment in segments if segment)
 
 

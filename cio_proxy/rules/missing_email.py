@@ -19,16 +19,33 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from cio_proxy.model import Call, Deadline, Fact, Finding, Key, Known, Outcome, Param, People, RuleInfo, Span, pointer
+from cio_proxy.model import (
+    Call,
+    Deadline,
+    Fact,
+    Finding,
+    Key,
+    Kind,
+    Known,
+    Outcome,
+    Param,
+    People,
+    RuleInfo,
+    Span,
+    pointer,
+)
 from cio_proxy.recognise import moment
 
 DAY = 86_400.0
+
+SETTLING: tuple[Kind, ...] = ("form_submit", "merge", "delete", "suppress")
+"""After these a person has an address, or is gone, or needs none: nothing is missing any more."""
 
 RULE = RuleInfo(
     id="missing-email",
     severity="warning",
     category="4",
-    kinds=frozenset({"identify"}),
+    kinds=frozenset({"identify", *SETTLING}),
     apis=frozenset({"track_v1", "track_v2", "pipelines"}),
     actions=("off", "log", "default"),
     params={
@@ -43,13 +60,15 @@ RULE = RuleInfo(
 
 def needs(call: Call, people: People) -> Iterable[Key]:
     """Where every person is known: whether this one was identified before, and ever with an e-mail address."""
-    if people != "complete":
+    if people != "complete" or call.kind != "identify":
         return ()
     return [Key(kind, call.workspace, each) for each in call.identifiers for kind in ("has-email", "identified")]
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
     """At once only where every person is known: an unknown one who was created just now has no e-mail address."""
+    if call.kind != "identify":
+        return ()
     return _unknown_person(call, known) if known.people == "complete" and _lacks_email(call) else ()
 
 
@@ -67,13 +86,15 @@ def _unknown_person(call: Call, known: Known) -> Iterator[Finding]:
 
 
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[Fact]:
-    """That a person has an e-mail address; or a deadline for one who was created without."""
+    """That nothing is missing of a person, or any more; or a deadline for one who was created without an address."""
     identifiers = call.identifiers
+    if call.kind == "merge":
+        identifiers += tuple(_merged_away(call))
     keys = tuple(Key("has-email", call.workspace, identifier) for identifier in identifiers)
-    if not _lacks_email(call):
+    if call.kind in ("delete", "suppress", "merge") or not _lacks_email(call):
         span = Span(call.at, call.at)
         yield from (Fact(key, span, params["remember"]) for key in keys)
-    elif keys and outcome.kind == "accepted" and _is_fresh(call, params["new_within"]):
+    elif call.kind == "identify" and keys and outcome.kind == "accepted" and _is_fresh(call, params["new_within"]):
         deadline = Deadline(call.at + params["window"], RULE.id, keys, _finding(call))
         yield Fact(Key("missing-email", call.workspace, identifiers[0]), deadline, params["window"] + DAY)
 
@@ -92,6 +113,13 @@ def _finding(call: Call) -> Finding:
         fix="Send `email` with the identify that creates the person.",
         confidence="likely",
     )
+
+
+def _merged_away(call: Call) -> Iterator[str]:
+    """The identifiers of the person that a merge makes an end of."""
+    secondary = call.body.get("secondary")
+    if isinstance(secondary, dict):
+        yield from (f"{kind}:{value}" for kind, value in secondary.items() if isinstance(value, str | int))
 
 
 def _lacks_email(call: Call) -> bool:

@@ -4,10 +4,11 @@ Customer.io answers 200 to an event for an identifier it does not know. What it 
 documented: at best a bare profile that holds nothing but the identifier, so a campaign triggered by
 the event finds no e-mail address and no attributes and mails nobody.
 
-The order is proven by what follows: a first identify whose `created_at` is not before the event
-says that the person was new, and a first identify right after an event named like a sign-up says
-nearly as much. Two requests on different connections that arrive within the grace window may have
-overtaken each other and prove nothing. With `people: complete` an unknown person is unknown.
+The order is proven by what follows: a first identify whose `created_at` is not before the event says
+that the person was new, if the proxy was there to see it; a first identify within five minutes after an
+event named like a sign-up says nearly as much. Two requests on different connections that arrive within
+the grace window may have overtaken each other and prove nothing. With `people: complete` an unknown
+person is unknown.
 
 Fix: send (and await) the identify first, then the event; for visitors who have no id yet send the event with an
 anonymous id and put that id on the identify.
@@ -23,17 +24,24 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from cio_proxy.model import Call, Fact, Finding, Key, Known, Origin, Outcome, Param, People, RuleInfo, Span
+from cio_proxy.model import Call, Fact, Finding, Key, Kind, Known, Origin, Outcome, Param, People, RuleInfo, Span
 from cio_proxy.recognise import moment
 
 DAY = 86_400.0
 CLOCK_SKEW = 300.0
+SIGN_UP = 300.0
+"""An identify that comes later than this after a sign-up event is another matter."""
+TIE = 60.0
+"""How exactly a store keeps when somebody was last seen."""
+
+MAKING: tuple[Kind, ...] = ("form_submit", "device_add", "relationship_add", "merge")
+"""What makes a person, or needs one, beside an identify."""
 
 RULE = RuleInfo(
     id="track-before-identify",
     severity="error",
     category="2",
-    kinds=frozenset({"identify", "event", "delete", "suppress"}),
+    kinds=frozenset({"identify", "event", "delete", "suppress", *MAKING}),
     apis=frozenset({"track_v1", "track_v2", "pipelines"}),
     params={
         "grace": Param(
@@ -50,8 +58,8 @@ EFFECT = (
 FIX = "Identify the person first and await the answer, then send the event."
 
 _SIGN_UP = re.compile(
-    r"(?:user|account|customer|member|person|profile)?(?:sign(?:ed)?up|regist(?:er|ered|ration)|(?:account|user)?created)"
-    r"(?:complete|completed|success|finished)?"
+    r"(?:user|account|customer|member|person|profile)?sign(?:ed)?up(?:complete|completed|success|finished)?"
+    r"|(?:user|account|customer|member)(?:registered|registration(?:complete|completed|success|finished)?)"
 )
 
 
@@ -83,7 +91,7 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[F
     span = Span(call.at, call.at, Origin(call.exchange.id, call.exchange.connection))
     for identifier in call.identifiers:
         match call.kind:
-            case "identify":
+            case "identify" | "form_submit" | "device_add" | "relationship_add" | "merge":
                 yield Fact(Key("identified", call.workspace, identifier), span, ttl)
             case "delete" | "suppress":
                 yield Fact(Key("deleted", call.workspace, identifier), span, ttl)
@@ -101,7 +109,7 @@ def is_sign_up(name: str) -> bool:
 
 def _unknown_person(call: Call, known: Known) -> Iterator[Finding]:
     identifiers = call.identifiers
-    if not identifiers:
+    if not identifiers or call.person.cio_id is not None:  # Customer.io gives a cio_id to people it has
         return
     for identifier in identifiers:
         identified = Key("identified", call.workspace, identifier)
@@ -132,11 +140,11 @@ def _late_identify(call: Call, known: Known) -> Iterator[Finding]:
         gap = call.at - event.first
         created_at = moment(call.attributes.get("created_at", call.attributes.get("createdAt")))
         if created_at is not None:
-            if created_at < event.first - CLOCK_SKEW:
-                return
+            if created_at < max(event.first - CLOCK_SKEW, known.since):
+                return  # there before the event, or before anybody looked
             message = f"the first identify came {gap:.1f} s after an event for the same new person"
             yield _finding(call, event, message, certain=True)
-        elif known.span(Key("sign-up-first", call.workspace, identifier)):
+        elif gap <= SIGN_UP and known.span(Key("sign-up-first", call.workspace, identifier)):
             message = f"the first identify came {gap:.1f} s after a sign-up event for the same person"
             yield _finding(call, event, message, certain=False)
         return
@@ -162,7 +170,7 @@ def _is_in_order(call: Call, event: Span, grace: float) -> bool:
 def _is_identified(call: Call, known: Known, identifier: str) -> bool:
     identified = known.span(Key("identified", call.workspace, identifier))
     deleted = known.span(Key("deleted", call.workspace, identifier))
-    return identified is not None and (deleted is None or identified.last >= deleted.last)
+    return identified is not None and (deleted is None or identified.last + TIE >= deleted.last)
 
 
 def _is_update_only(call: Call) -> bool:

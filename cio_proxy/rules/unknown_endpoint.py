@@ -16,6 +16,8 @@ from collections.abc import Iterable
 
 from cio_proxy.model import Call, Finding, Known, RuleInfo
 
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
 RULE = RuleInfo(
     id="unknown-endpoint",
     severity="error",
@@ -38,7 +40,8 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
         return ()
     match = _PATH.match(exchange.target)
     path = match[1].decode("latin-1") if match else ""
-    shape = f"{exchange.method[:10]} {_shape(path)}"
+    method = exchange.method if exchange.method in METHODS else "an unknown method on"
+    shape = f"{method} {_shape(path)}"
     on_track = call.api != "pipelines" and _TRACK.match(path) is not None
     return (
         RULE.finding(

@@ -41,6 +41,7 @@ FIX = {
     "app": "Use `Authorization: Bearer` with an App API key.",
     "pipelines": "Use the write key of the Pipelines source.",
 }
+PROBES = ("GET", "HEAD", "OPTIONS")
 COMPARE = (
     "Compare the key, its workspace and the region of the host (US keys fail at the EU host), and see whether"
     " the key was rotated or revoked. During a rotation this passes by itself."
@@ -82,6 +83,8 @@ def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Finding]:
     """One finding for an exchange that Customer.io answered with 401, where its credentials looked right."""
     if outcome.status != 401 or not call.leads or call.endpoint in WITHOUT_AUTH or any(check(call, known)):
         return ()
+    if call.credentials.scheme == "none" and (call.endpoint == "other" or call.exchange.method in PROBES):
+        return ()  # a health check, or a browser that asks before it sends
     return _answered_401(call)
 
 

@@ -39,6 +39,7 @@ class Proxy:
             degraded=self.metrics.degraded_parts,
             token="right",
             rules=["millisecond-timestamp", "missing-email"],
+            switches=("observe", "enforce"),
         )
 
 
@@ -199,3 +200,20 @@ async def test_a_client_that_hangs_does_not_hold_up_the_stop(proxy: Proxy) -> No
     async with asyncio.timeout(30):
         await proxy.admin.stop()
     writer.close()
+
+
+@pytest.mark.parametrize("body", [b"[" * 5_000, b"{}", b"", b'{"enforcement": []}', b"\xff"])
+async def test_a_change_that_cannot_be_read_is_one_line_of_json(client: httpx.AsyncClient, body: bytes) -> None:
+    refused = await client.post("/api/enforcement", content=body, headers={"Authorization": "Bearer right"})
+    assert refused.status_code == 400
+    assert "observe" in refused.json()["error"]
+
+
+async def test_a_body_that_is_too_large_is_not_read(client: httpx.AsyncClient) -> None:
+    refused = await client.post("/api/enforcement", content=b" " * 100_000, headers={"Authorization": "Bearer right"})
+    assert refused.status_code == 413
+
+
+async def test_a_page_of_another_site_cannot_read_findings_through_its_own_name(client: httpx.AsyncClient) -> None:
+    for host, status in (("evil.example", 403), ("localhost:9180", 200), ("[::1]:9180", 200), ("127.0.0.2", 200)):
+        assert (await client.get("/api/findings", headers={"Host": host})).status_code == status

@@ -42,13 +42,17 @@ async def test_the_finding_belongs_to_the_later_exchange_and_names_the_earlier()
 
 
 async def test_of_two_in_one_batch_the_later_item_repeats_its_own_exchange() -> None:
-    item = b'{"type": "person", "action": "event", "identifiers": {"id": "42"}, "name": "a_b", "timestamp": 1750000000}'
+    item = (
+        b'{"type": "person", "action": "event", "identifiers": {"id": "42"}, "name": "a_b", "timestamp": 1749999999.5}'
+    )
     (finding,) = await found((0, 200, b'{"batch": [%s, %s]}' % (item, item)), path=b"/api/v2/batch")
     assert (finding.item, finding.related) == (1, ("exchange-0",))
 
 
 async def test_a_batch_sent_twice_repeats_each_of_its_events_once() -> None:
-    item = b'{"type": "person", "action": "event", "identifiers": {"id": "%d"}, "name": "a_b", "timestamp": 1750000000}'
+    item = (
+        b'{"type": "person", "action": "event", "identifiers": {"id": "%d"}, "name": "a_b", "timestamp": 1749999999.5}'
+    )
     batch = b'{"batch": [%s]}' % b", ".join(item % number for number in range(3))
     findings = await found((0, 200, batch), (1, 200, batch), path=b"/api/v2/batch")
     assert [(finding.item, finding.related) for finding in findings] == [(n, ("exchange-0",)) for n in range(3)]
