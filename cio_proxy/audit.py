@@ -57,8 +57,8 @@ MINUTE = 60.0
 SHOWN = 300
 FINDINGS = 20
 """How much one rule may say about one call: the twenty-first fault of a kind helps nobody, and costs time."""
-SUBJECTS = 10_000
-"""How many of the latest identifiers have their hash at hand."""
+KEYS = 20_000
+"""How many of the latest keys have their sealed form at hand."""
 CLEAN = Verdict()
 UNREAD = Reading()
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?![0-9a-f])")
@@ -147,7 +147,7 @@ class Engine:
         self.rules = tuple(rule for rule in rules if settings.rule(rule.info.id).action != "off")
         self._by_id = {rule.info.id: rule for rule in self.rules}
         self._seal = seal
-        self._digest = lru_cache(SUBJECTS)(lambda workspace, subject: Key("", workspace, subject).sealed(seal).subject)
+        self._sealed = lru_cache(KEYS)(lambda key: key.sealed(seal))
         self._secrets = lru_cache(1_000)(lambda header: spellings(secrets_of(header)))
         self._masked = lru_cache(1_000)(masked)
         self._rule_error = rule_error
@@ -338,9 +338,6 @@ class Engine:
             trace_id=traced[1] if traced else None,
             fingerprint=fingerprint(finding.rule, call.endpoint, pointer, name or ""),
         )
-
-    def _sealed(self, key: Key) -> Key:
-        return Key(key.kind, key.workspace, self._digest(key.workspace, key.subject))
 
     def _plan(self, call: Call) -> Plan:
         plan = self._plans.get((call.api, call.kind))

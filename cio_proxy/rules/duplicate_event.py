@@ -8,9 +8,9 @@ carry ids of their own (an event's `id`, a `messageId`) are two events, or, with
 that Customer.io ignores. A retry is not judged: neither one marked with `X-Retry-Count`, nor one after
 an answer that never came or was an error of the server. Requests that overlap are not judged either.
 
-Most events may well happen twice in two seconds: somebody presses a button again. It is only `possible`
-then, unless both have one time to the millisecond, or the name says that something is done
-(`order_completed`) and the data names it (`order_id`).
+Most events may well happen twice in two seconds: somebody presses a button again. Judged are those that
+have a time to the millisecond, and those whose name says that something is done (`order_completed`) and
+whose data names it (`order_id`).
 
 Fix: send each event from one place; give it a ULID as `id` (a `messageId` on Pipelines), which makes a repetition
 harmless.
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from cio_proxy.model import Call, Fact, Finding, Key, Known, Origin, Outcome, Param, People, RuleInfo, Span
@@ -91,26 +92,33 @@ def _again(call: Call, known: Known, sent: Span, same_exchange: bool) -> Iterato
         "the same event stands in the batch twice" if same_exchange else f"the same event was sent {gap:.1f} s before",
         effect="Customer.io stores both: counts double, and a campaign that may be entered again mails twice.",
         fix="Send each event from one place, and give it an id of its own, which makes a repetition harmless.",
-        confidence="likely" if _happens_once(call) else "possible",
+        confidence="likely",
         name=call.name,
         related=(sent.origin.exchange,),
     )
 
 
 def _key(call: Call) -> Key | None:
-    """The person and the event as it was sent. None where an id tells events apart."""
-    if call.body.get("messageId" if call.api == "pipelines" else "id") not in (None, ""):
+    """The person and the event as it was sent. None where an id tells events apart, or the event may well recur."""
+    if call.body.get("messageId" if call.api == "pipelines" else "id") not in (None, "") or not call.name:
+        return None
+    if not (_has_exact_time(call) or (_is_done(call.name) and any(map(_is_an_occurrence, call.data)))):
         return None
     person = call.subject
-    if not person or not call.name:
-        return None
-    return Key("event-sent", call.workspace, f"{call.exchange.host}\0{person}\0{call.digest}")
+    return Key("event-sent", call.workspace, f"{call.exchange.host}\0{person}\0{call.digest}") if person else None
 
 
-def _happens_once(call: Call) -> bool:
-    """Whether the event has a time to the millisecond, or its name is of something done that its data names."""
+def _has_exact_time(call: Call) -> bool:
+    """To the millisecond: within one second much can happen twice."""
     sent = call.body.get("timestamp")
-    if (isinstance(sent, str) and _EXACT.search(sent)) or (isinstance(sent, float) and not sent.is_integer()):
-        return True
-    done = _DONE.search(re.sub(r"[^a-z]", "", (call.name or "")[:100].lower())) is not None
-    return done and any(_OCCURRENCE.match(re.sub(r"[_ .-]", "", name[:100]).lower()) for name in call.data)
+    return (type(sent) is str and _EXACT.search(sent) is not None) or (type(sent) is float and not sent.is_integer())
+
+
+@lru_cache(10_000)
+def _is_done(name: str) -> bool:
+    return _DONE.search(re.sub(r"[^a-z]", "", name[:100].lower())) is not None
+
+
+@lru_cache(10_000)
+def _is_an_occurrence(name: str) -> bool:
+    return _OCCURRENCE.match(re.sub(r"[_ .-]", "", name[:100]).lower()) is not None
