@@ -1,0 +1,101 @@
+"""The driver of the doors: an exchange keeps the engine that it began with, and what fails is passed or refused."""
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+
+import pytest
+
+from cio_proxy.audit import Engine, sealed_with
+from cio_proxy.drivers import Auditor
+from cio_proxy.facts import Reading
+from cio_proxy.facts.memory import MemoryStore
+from cio_proxy.model import Call, End, Exchange, Fact, Finding, Key, Known, Outcome, Settings
+from cio_proxy.rules import RULES
+
+SEAL = sealed_with(b"k" * 32)
+EXCHANGE = Exchange(
+    id="e", at=1.75e9, method="PUT", target=b"/api/v1/customers/42", host="track.customer.io", headers=(), body=b"{}"
+)
+
+
+class Collected:
+    """A sink that keeps everything."""
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+        self.ends: list[End] = []
+
+    def found(self, finding: Finding) -> None:
+        self.findings.append(finding)
+
+    def ended(self, end: End) -> None:
+        self.ends.append(end)
+
+
+def engine(name: str, settings: Settings = Settings()) -> Engine:  # noqa: B008 frozen
+    """An engine whose one rule says its name, before and after the answer."""
+
+    def check(call: Call, known: Known) -> Iterator[Finding]:
+        yield RULES[0].info.finding("/early", name, effect="e", fix="f", confidence="certain")
+
+    def review(call: Call, outcome: Outcome, known: Known) -> Iterator[Finding]:
+        yield RULES[0].info.finding("/late", name, effect="e", fix="f", confidence="certain")
+
+    return Engine(settings, [replace(RULES[0], check=check, review=review)], SEAL)
+
+
+async def test_an_exchange_keeps_the_engine_it_began_with() -> None:
+    sink = Collected()
+    auditor = Auditor(engine("old"), MemoryStore(), [sink], lambda: 1.75e9)
+    audit = await auditor.begin(EXCHANGE)
+    auditor.engine = engine("new")
+    await auditor.answered(audit, 200, b"{}")
+    assert [(each.message, each.pointer) for each in sink.findings] == [("old", "/early"), ("old", "/late")]
+    await auditor.begin(EXCHANGE)
+    assert sink.findings[-1].message == "new"
+
+
+async def test_while_bypassed_nothing_is_audited_and_what_is_known_starts_anew() -> None:
+    sink, store = Collected(), MemoryStore()
+    auditor = Auditor(engine("any"), store, [sink], lambda: 1.75e9)
+    auditor.bypass = True
+    await auditor.answered(await auditor.begin(replace(EXCHANGE, at=1.75e9 + 60)), 200, b"{}")
+    assert (sink.findings, [end.ending for end in sink.ends]) == ([], ["unaudited"])
+    assert (await store.get_many((), (), 1.75e9 + 90)).since == 1.75e9 + 60
+
+
+class Broken(MemoryStore):
+    """A store that is down."""
+
+    async def get_many(self, keys: Collection[Key], marks: Collection[Key], now: float) -> Reading:
+        raise ConnectionError
+
+    async def join_many(self, facts: Sequence[Fact], unmark: Collection[Key], now: float) -> None:
+        raise ConnectionError
+
+
+async def test_a_store_that_is_down_is_counted_and_stops_nothing() -> None:
+    sink, errors = Collected(), list[str]()
+    auditor = Auditor(engine("any"), Broken(), [sink], lambda: 1.75e9, error=lambda part, error: errors.append(part))
+    audit = await auditor.begin(replace(EXCHANGE, body=b'{"email": "a@example.com"}'))
+    assert (await auditor.answered(audit, 200, b"{}")).status == 200
+    assert [end.ending for end in sink.ends] == ["forwarded"]
+    assert sink.findings
+
+
+@pytest.mark.parametrize("on_error", ["pass", "block"])
+async def test_an_audit_that_fails_passes_or_is_refused_with_the_reason(on_error: str) -> None:
+    class Failing(Engine):
+        def open(self, exchange: Exchange) -> None:  # type: ignore[override]
+            raise RuntimeError
+
+    failing = Failing(Settings(on_error=on_error), RULES, SEAL)  # type: ignore[arg-type]
+    audit = await Auditor(failing, MemoryStore(), (), lambda: 1.75e9).begin(EXCHANGE)
+    refusal = audit.verdict.refusal
+    if on_error == "pass":
+        assert refusal is None
+    else:
+        assert refusal is not None
+        assert refusal.status == 400
+        assert "the audit failed" in json.loads(refusal.body)["message"]
