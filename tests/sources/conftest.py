@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from mitmproxy import certs
 
 from cio_proxy.audit import sealed_with
 from cio_proxy.drivers import Auditor, build
@@ -122,6 +124,15 @@ class Opened:
 
 
 type OpenDoor = Callable[..., Any]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def keys_are_checked_once() -> Iterator[None]:
+    """Each door reads its authority three times, and checking an RSA key takes longer than most tests."""
+    read = certs.load_pem_private_key
+    certs.load_pem_private_key = functools.cache(read)
+    yield
+    certs.load_pem_private_key = read
 
 
 @pytest.fixture
