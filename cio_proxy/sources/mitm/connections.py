@@ -6,10 +6,11 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 
+import mitmproxy.connection
 from mitmproxy import ctx, http
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.connection import Client, ConnectionState, Server
-from mitmproxy.proxy import commands, layers, mode_servers, mode_specs
+from mitmproxy.proxy import commands, events, layers, mode_servers, mode_specs
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import Layer, NextLayer
 from mitmproxy.proxy.layers.http._hooks import (
@@ -94,11 +95,38 @@ class Connection(mode_servers.ProxyConnectionHandler):
             timer.cancel()
             self._tunnels.discard(command.connection)
 
+    async def handle_connection(self, connection: mitmproxy.connection.Connection) -> None:
+        """Read until the peer stops sending. When the client's connection is closed after that, say so."""
+        try:
+            await super().handle_connection(connection)
+        finally:
+            if connection is self.client and connection.state is not ConnectionState.CLOSED:
+                connection.state = ConnectionState.CLOSED
+                await self.server_event(events.ConnectionClosed(connection))
+
+    async def drain_writers(self) -> None:
+        """Wait for what was written to go out. A client that takes nothing any more does not stop its request."""
+        async with self._drain_lock:
+            for connection, io in list(self.transports.items()):
+                try:
+                    if isinstance(io.writer, asyncio.StreamWriter):
+                        await io.writer.drain()
+                except OSError as error:
+                    if io.handler is not None and not (connection is self.client and self._waits()):
+                        io.handler.cancel(f"cannot send: {error}")
+
+    def _waits(self) -> bool:
+        """True while a request has no answer yet; one that streams is one."""
+        return any(
+            flow.client_conn is self.client and not (flow.response and flow.response.stream)
+            for flow in self._connections.in_flight.values()
+        )
+
     async def hook_task(self, hook: commands.StartHook) -> None:
         """Run a hook. A request is in flight from its head until its answer is in the hands of the transport."""
         in_flight = self._connections.in_flight
         if isinstance(hook, HttpRequestHeadersHook):
-            in_flight[hook.flow.id] = self.client
+            in_flight[hook.flow.id] = hook.flow
         elif isinstance(hook, HttpConnectUpstreamHook):
             self._tunnels.add(hook.flow.server_conn)
         elif isinstance(hook, TlsEstablishedServerHook):
@@ -134,7 +162,7 @@ class Connections(Proxyserver):
     ) -> None:
         super().__init__()
         self.timeouts = timeouts
-        self.in_flight: dict[str, Client] = {}
+        self.in_flight: dict[str, http.HTTPFlow] = {}
         self.excuses: dict[str, Excuse] = {}
         self.ready = asyncio.Event()
         self._unread = unread
@@ -149,12 +177,19 @@ class Connections(Proxyserver):
         self.ready.set()
 
     def next_layer(self, choice: NextLayer) -> None:
-        """Speak HTTP through our own classes."""
-        if isinstance(choice.layer, layers.HttpLayer):
-            context = choice.layer.context
-            context.layers.remove(choice.layer)
-            choice.layer = Http(context, choice.layer.mode, self._router, self._trouble, self.excuses)
-            choice.layer.connections[context.client] = Http1Server(context.fork(), self.excuses, self._unread)
+        """Speak HTTP through our own classes, in the clear and within TLS."""
+        tls = choice.layer if isinstance(choice.layer, layers.ClientTLSLayer) else None
+        theirs = choice.layer if tls is None else tls.child_layer
+        if not isinstance(theirs, layers.HttpLayer):
+            return
+        context = theirs.context
+        context.layers.remove(theirs)
+        ours = Http(context, theirs.mode, self._router, self._trouble, self.excuses)
+        ours.connections[context.client] = Http1Server(context.fork(), self.excuses, self._unread)
+        if tls is None:
+            choice.layer = ours
+        else:
+            tls.child_layer = ours
 
     def client_disconnected(self, client: Client) -> None:
         """Forget a connection."""
@@ -190,8 +225,8 @@ class Connections(Proxyserver):
         end = time.monotonic() + seconds
         await self.servers.update([])
         writers = await self._quiet(end)
-        for client in list(self.in_flight.values()):
-            self._give_up(client, (503, "the proxy is stopping"))
+        for flow in list(self.in_flight.values()):
+            self._give_up(flow.client_conn, (503, "the proxy is stopping"))
         await self._until(lambda: not self.in_flight, LAST_SECONDS)
         writers += [connection.drop_client() for connection in list(self.connections.values())]
         await self._flushed(writers, max(LAST_SECONDS, end - time.monotonic()))
@@ -203,7 +238,7 @@ class Connections(Proxyserver):
         looks: dict[Connection, tuple[float, int]] = {}
         while self.connections and time.monotonic() < end:
             await asyncio.sleep(POLL_SECONDS)
-            busy = {client.id for client in self.in_flight.values()}
+            busy = {flow.client_conn.id for flow in self.in_flight.values()}
             for connection in list(self.connections.values()):
                 heard = connection.timeout_watchdog.last_activity
                 last, quiet = looks.get(connection, (heard, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import events
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import CommandGenerator
@@ -93,7 +94,7 @@ class Stream(HttpStream):
 
     def handle_protocol_error(self, event: RequestProtocolError | ResponseProtocolError) -> CommandGenerator[None]:
         """End the exchange, and tell of an upstream that cannot be reached."""
-        if event.code is ErrorCode.CONNECT_FAILED and self.context.client.connected:
+        if event.code is ErrorCode.CONNECT_FAILED and self.context.client.state is not ConnectionState.CLOSED:
             status, why = self._excuses.get(self.context.client.id, (502, event.message))
             if status == 502:
                 self._trouble.began(self._router.upstream(self.flow), why)
