@@ -158,7 +158,7 @@ class AuditAddon:
         try:
             passing.audit = await self._auditor.begin(exchange)
         except Exception as error:
-            self._failed(error)
+            self.failed(error)
             passing.audit = self._auditor.unaudited(exchange)
         return passing.audit
 
@@ -206,9 +206,9 @@ class AuditAddon:
         try:
             yield
         except Exception as error:
-            self._failed(error)
+            self.failed(error)
 
-    def _failed(self, error: Exception) -> None:
+    def failed(self, error: Exception) -> None:
         """Tell of each error, and log each kind once: by its place, since its text may hold values as sent."""
         self._tell_failed(error)
         place = traceback.extract_tb(error.__traceback__)[-1]

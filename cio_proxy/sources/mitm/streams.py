@@ -41,8 +41,16 @@ class Http(HttpLayer):
 
     def make_stream(self, stream_id: int) -> CommandGenerator[None]:
         """Begin an exchange."""
-        self.streams[stream_id] = Stream(self.context.fork(), stream_id, *self._parts)
+        self.streams[stream_id] = Stream(fork(self.context), stream_id, *self._parts)
         yield from self.event_to_child(self.streams[stream_id], events.Start())
+
+
+def fork(context: Context) -> Context:
+    """What `Context.fork` gives; that makes a server connection first, only to drop it."""
+    forked = Context.__new__(Context)
+    forked.client, forked.server, forked.options = context.client, context.server, context.options
+    forked.layers = context.layers.copy()
+    return forked
 
 
 class Stream(HttpStream):

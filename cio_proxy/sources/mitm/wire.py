@@ -5,6 +5,7 @@ Functions of its are replaced, because it calls them by name and offers no other
 - `make_error_response`: its error pages are HTML and name mitmproxy and its version.
 - `make_body_reader`: trailers make its HTTP/1 layer crash and the client wait; they are dropped.
 - `read_response_head`: it refuses an answer that says its length twice; equal ones may be one (RFC 9110 8.6).
+- `MessageData.__post_init__`: it checks the types of what its own parser has just made.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Final
 
 import h11
 from mitmproxy.connection import Client, ConnectionState
-from mitmproxy.http import Headers, Response
+from mitmproxy.http import Headers, MessageData, Response
 from mitmproxy.net.http import http1, status_codes
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
@@ -153,6 +154,7 @@ _read_response_head = http1.read_response_head
 
 def install() -> None:
     """Replace the functions; as often as you like."""
+    MessageData.__post_init__ = lambda self: None  # type: ignore[method-assign]
     http1.read_response_head = lambda lines: with_one_length(_read_response_head(lines))
     _http1.make_error_response = error_response
     _http1.make_body_reader = lambda size: WithoutTrailers(_make_body_reader(size))  # type: ignore[assignment,return-value]
