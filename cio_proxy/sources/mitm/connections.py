@@ -18,7 +18,7 @@ from mitmproxy.connection import Client, ConnectionState, Server
 from mitmproxy.options import Options
 from mitmproxy.proxy import commands, events, layers, mode_servers, mode_specs
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layer import Layer, NextLayer
+from mitmproxy.proxy.layer import Layer, NextLayer, NextLayerHook
 from mitmproxy.proxy.layers.http._hooks import (
     HttpConnectUpstreamHook,
     HttpErrorHook,
@@ -167,9 +167,16 @@ class Connection(mode_servers.ProxyConnectionHandler):
         except Exception:
             self.log("mitmproxy has crashed!", logging.ERROR, exc_info=True)
         self._flush()
-        # A request is in flight from its head until its answer is in the hands of the transport.
-        if isinstance(event, events.HookCompleted) and isinstance(event.command, HttpResponseHook | HttpErrorHook):
-            self._connections.in_flight.pop(event.command.flow.id, None)
+        if isinstance(event, events.HookCompleted):
+            self._completed(event.command)
+
+    def _completed(self, hook: commands.StartHook) -> None:
+        if isinstance(hook, HttpResponseHook | HttpErrorHook):
+            # A request is in flight from its head until its answer is in the hands of the transport.
+            self._connections.in_flight.pop(hook.flow.id, None)
+        elif isinstance(hook, NextLayerHook) and isinstance(hook.data.layer, Http):
+            # The layers above it have made their choice and only pass everything on.
+            self.layer = hook.data.layer
 
     def _send(self, command: commands.SendData) -> None:
         """Keep what is for the same peer together: a head and its body are one packet."""

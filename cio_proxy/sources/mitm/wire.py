@@ -5,6 +5,7 @@ Functions of its are replaced, because it calls them by name and offers no other
 - `make_error_response`: its error pages are HTML and name mitmproxy and its version.
 - `make_body_reader`: trailers make its HTTP/1 layer crash and the client wait; they are dropped.
 - `read_response_head`: it refuses an answer that says its length twice; equal ones may be one (RFC 9110 8.6).
+- `Headers.get_all`, `get` and `in`: six calls for one look at the headers, of which a request takes forty.
 - `MessageData.__post_init__`: it checks the types of what its own parser has just made.
 """
 
@@ -148,12 +149,31 @@ def with_one_length(response: Response) -> Response:
     return response
 
 
+def get_all(headers: Headers, name: str | bytes) -> list[str]:
+    """The values of a header, one by one."""
+    wanted = (name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name).lower()
+    return [value.decode("utf-8", "surrogateescape") for key, value in headers.fields if key.lower() == wanted]
+
+
+def get(headers: Headers, name: str | bytes, default: Any = None) -> Any:
+    """The value of a header; several are one, with commas."""
+    values = get_all(headers, name)
+    return ", ".join(values) if values else default
+
+
+def contains(headers: Headers, name: object) -> bool:
+    """True if there is such a header."""
+    return isinstance(name, str | bytes) and bool(get_all(headers, name))
+
+
 _make_body_reader = _http1.make_body_reader
 _read_response_head = http1.read_response_head
 
 
 def install() -> None:
     """Replace the functions; as often as you like."""
+    for name, function in (("get_all", get_all), ("get", get), ("__contains__", contains)):
+        setattr(Headers, name, function)
     MessageData.__post_init__ = lambda self: None  # type: ignore[method-assign]
     http1.read_response_head = lambda lines: with_one_length(_read_response_head(lines))
     _http1.make_error_response = error_response
