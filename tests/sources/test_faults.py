@@ -8,7 +8,8 @@ import ssl
 import pytest
 
 from cio_proxy.audit import Engine
-from cio_proxy.model import Settings, TimeoutSettings
+from cio_proxy.drivers import Audit
+from cio_proxy.model import Exchange, Settings, TimeoutSettings
 
 from .conftest import OK, OpenDoor, Opened, read_message, request, upstream
 
@@ -117,6 +118,47 @@ async def test_a_complete_request_whose_client_left_ends_as_upstream_says(
         release.set()
         await ended(door)
     assert door.sink.endings == [ending]
+
+
+async def test_a_stop_does_not_wait_for_ever_for_a_client_that_left(open_door: OpenDoor) -> None:
+    async def silence(_: bytes) -> bytes:
+        await asyncio.sleep(60)
+        return OK
+
+    settings = Settings(timeouts=TimeoutSettings(drain=0.3))
+    async with upstream(silence) as raw, open_door(raw.url, settings) as door:
+        _, writer = await door.connect()
+        writer.write(IDENTIFY)
+        await raw.arrived.wait()
+        writer.close()
+        await asyncio.sleep(0.05)
+        assert door.sink.ends == []
+        await asyncio.wait_for(door.door.stop(), 10)
+    assert door.sink.endings == ["failed"]
+
+
+async def test_a_judgement_that_outlasts_the_stop_sends_nothing_for_a_client_that_left(open_door: OpenDoor) -> None:
+    began, go_on = asyncio.Event(), asyncio.Event()
+    settings = Settings(timeouts=TimeoutSettings(drain=0.2))
+    async with upstream() as raw, open_door(raw.url, settings) as door:
+        begin = door.auditor.begin
+
+        async def slow(exchange: Exchange) -> Audit:
+            began.set()
+            await go_on.wait()
+            audit: Audit = await begin(exchange)
+            return audit
+
+        door.auditor.begin = slow
+        _, writer = await door.connect()
+        writer.write(IDENTIFY)
+        await began.wait()
+        writer.close()
+        await asyncio.wait_for(door.door.stop(), 10)
+        go_on.set()
+        await ended(door)
+    assert raw.received == []
+    assert door.sink.endings == ["failed"]
 
 
 async def test_requests_of_clients_that_close_at_once_all_arrive(open_door: OpenDoor) -> None:
