@@ -96,6 +96,13 @@ class Exchange:
     sandbox: bool = False
     """True when the upstream is the emulated Customer.io, which takes placeholder keys."""
 
+    @classmethod
+    def of(cls, parts: Mapping[str, Any]) -> Exchange:
+        """An exchange with these fields. What the constructor does field by field, for the hot path in one step."""
+        exchange = cls.__new__(cls)
+        exchange.__dict__.update(parts)
+        return exchange
+
     @cached_property
     def named(self) -> Mapping[bytes, bytes]:
         """The first value of each header, by its name in lower case."""

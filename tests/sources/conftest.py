@@ -50,11 +50,13 @@ class Upstream:
     answer: Answer = lambda request: OK
     received: list[bytes] = field(default_factory=list)
     connections: int = 0
+    open: int = 0
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     url: str = ""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.open += 1
         try:
             while True:
                 request = await read_message(reader)
@@ -70,6 +72,7 @@ class Upstream:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
+            self.open -= 1
             writer.close()
 
 

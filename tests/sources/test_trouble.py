@@ -86,29 +86,37 @@ async def test_a_dead_proxy_is_named_without_its_password(
     ]
 
 
-async def test_no_client_and_no_answer_makes_trouble(open_door: OpenDoor, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_answer_makes_trouble(open_door: OpenDoor, caplog: pytest.LogCaptureFixture) -> None:
     answers: list[Any] = [None, b"garbage\r\n\r\n", b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"]
     async with upstream(lambda _: answers.pop()) as raw, open_door(raw.url) as door:
         for _ in range(3):
             await door.send(IDENTIFY)
-    with socket.socket() as full:  # it accepts nobody, so clients leave while their connection is being made
+    assert told(caplog) == []
+
+
+async def test_an_upstream_that_accepts_nobody_is_told_of_though_the_client_has_left(
+    open_door: OpenDoor, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
         waiting = [socket.socket() for _ in range(3)]
         for one in waiting:
             one.setblocking(False)
             one.connect_ex(full.getsockname())
-        async with open_door(f"http://127.0.0.1:{full.getsockname()[1]}") as door:
+        settings = Settings(timeouts=TimeoutSettings(connect=0.5))
+        async with open_door(f"http://127.0.0.1:{full.getsockname()[1]}", settings) as door:
             _, writer = await door.connect()
             writer.write(IDENTIFY)
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.1)
             writer.close()
             async with asyncio.timeout(20):
                 while not door.sink.ends:
                     await asyncio.sleep(0.01)
         for one in waiting:
             one.close()
-    assert told(caplog) == []
+    assert door.sink.endings == ["failed"]
+    assert ["did not accept a connection in time" in line for line in told(caplog)] == [True]
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from mitmproxy import http
@@ -35,9 +35,10 @@ MULTI_STATUS: Final = 207
 
 @dataclass(slots=True)
 class Passing:
-    """A flow on its way: the exchange (its body still to come), and its audit once that is here."""
+    """A flow on its way: what its exchange will be but for the body, and its audit once that is here."""
 
-    exchange: Exchange
+    parts: dict[str, Any]
+    """The fields of its `Exchange`, with the time of its head."""
     audit: Audit | None = None
     forwarded: float | None = None
 
@@ -87,8 +88,9 @@ class AuditAddon:
             client = flow.client_conn
             self._carried[client.id] = self._carried.get(client.id, 0) + 1
             if self._wanted(flow):
-                self._flows[flow] = Passing(self._exchange(flow))
-                self._noted(flow, self._flows[flow].exchange.id)
+                parts = self._parts(flow)
+                self._flows[flow] = Passing(parts)
+                self._noted(flow, parts["id"])
 
     async def request(self, flow: http.HTTPFlow) -> None:
         """Judge an exchange whose body is here, or note one that was streamed past."""
@@ -128,7 +130,7 @@ class AuditAddon:
                 response.status_code,
                 None if response.stream else readable(response, self._auditor.settings.max_audited_body),
                 upstream_seconds=None if passing.forwarded is None else time.perf_counter() - passing.forwarded,
-                location=redirected(flow, passing.exchange),
+                location=redirected(flow, audit.exchange),
             )
             if not response.stream:
                 merge(response, answer)
@@ -140,41 +142,41 @@ class AuditAddon:
             return
         with self._fail_open():
             if passing.audit is None:
-                self._auditor.unread(passing.exchange)
+                self._auditor.unread(Exchange.of(passing.parts))
             else:
-                await self._auditor.lost(passing.audit, location=redirected(flow, passing.exchange))
+                await self._auditor.lost(passing.audit, location=redirected(flow, passing.audit.exchange))
 
     def unread(self, client: Client) -> None:
         """Count a request whose head could not be parsed: mitmproxy has no hook for it."""
         with self._fail_open():
             self._carried[client.id] = self._carried.get(client.id, 0) + 1
-            self._auditor.unread(self._exchange_on(client, method="", target=b"/", host="", headers=(), body=None))
+            parts = self._parts_on(client, method="", target=b"/", host="", headers=())
+            self._auditor.unread(Exchange.of(parts))
 
     async def _begin(self, flow: http.HTTPFlow, passing: Passing) -> Audit:
         body = None if flow.request.stream else flow.request.raw_content
         if body is not None and len(body) > self._auditor.settings.max_audited_body:
             body = None
-        exchange = replace(passing.exchange, at=self._clock(), body=body)
+        exchange = Exchange.of({**passing.parts, "at": self._clock(), "body": body})
         try:
             passing.audit = await self._auditor.begin(exchange)
         except Exception as error:
-            self._failed(error)
+            self.failed(error)
             passing.audit = self._auditor.unaudited(exchange)
         return passing.audit
 
-    def _exchange(self, flow: http.HTTPFlow) -> Exchange:
+    def _parts(self, flow: http.HTTPFlow) -> dict[str, Any]:
         request = flow.request
-        return self._exchange_on(
+        return self._parts_on(
             flow.client_conn,
             method=request.data.method.decode("latin-1"),
             target=request.data.path,
             host=host_of(request),
             headers=request.headers.fields,
-            body=None,
             http_version=request.http_version,
         )
 
-    def _exchange_on(
+    def _parts_on(
         self,
         client: Client,
         *,
@@ -182,33 +184,32 @@ class AuditAddon:
         target: bytes,
         host: str,
         headers: tuple[tuple[bytes, bytes], ...],
-        body: bytes | None,
         http_version: str = "HTTP/1.1",
-    ) -> Exchange:
-        return Exchange(
-            id=secrets.token_hex(8),
-            at=self._clock(),
-            method=method,
-            target=target,
-            host=host,
-            headers=headers,
-            body=body,
-            client_address=client.peername[0] if client.peername else "",
-            connection=client.id,
-            carried=self._carried.get(client.id, 1),
-            http_version=http_version,
-            tls=client.tls,
-            sandbox=self._sandbox(host, path_of(target)),
-        )
+    ) -> dict[str, Any]:
+        return {
+            "id": secrets.token_hex(8),
+            "at": self._clock(),
+            "method": method,
+            "target": target,
+            "host": host,
+            "headers": headers,
+            "body": None,
+            "client_address": client.peername[0] if client.peername else "",
+            "connection": client.id,
+            "carried": self._carried.get(client.id, 1),
+            "http_version": http_version,
+            "tls": client.tls,
+            "sandbox": self._sandbox(host, path_of(target)),
+        }
 
     @contextmanager
     def _fail_open(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            self._failed(error)
+            self.failed(error)
 
-    def _failed(self, error: Exception) -> None:
+    def failed(self, error: Exception) -> None:
         """Tell of each error, and log each kind once: by its place, since its text may hold values as sent."""
         self._tell_failed(error)
         place = traceback.extract_tb(error.__traceback__)[-1]

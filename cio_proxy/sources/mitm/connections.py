@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
+from typing import cast
 
+import mitmproxy.connection
+import mitmproxy_rs
 from mitmproxy import ctx, http
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.connection import Client, ConnectionState, Server
-from mitmproxy.proxy import commands, layers, mode_servers, mode_specs
+from mitmproxy.options import Options
+from mitmproxy.proxy import commands, events, layers, mode_servers, mode_specs
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layer import Layer, NextLayer
+from mitmproxy.proxy.layer import Layer, NextLayer, NextLayerHook
 from mitmproxy.proxy.layers.http._hooks import (
     HttpConnectUpstreamHook,
     HttpErrorHook,
@@ -19,8 +26,10 @@ from mitmproxy.proxy.layers.http._hooks import (
     HttpResponseHook,
 )
 from mitmproxy.proxy.layers.tls import TlsEstablishedServerHook
+from mitmproxy.proxy.server import ConnectionIO
 
 from cio_proxy.model import TimeoutSettings
+from cio_proxy.sources.mitm.hooks import Hooks
 from cio_proxy.sources.mitm.router import Router
 from cio_proxy.sources.mitm.streams import Http
 from cio_proxy.sources.mitm.trouble import Trouble
@@ -31,6 +40,8 @@ LAST_SECONDS = 1.0
 POLL_SECONDS = 0.02
 QUIET_LOOKS = 15
 """A stop counts looks, not time: a loop that was busy has not listened."""
+JOINED_UP_TO = 64 * 1024
+"""More bytes than that are not copied to be sent along with others."""
 
 
 class OutboundMode(mode_specs.ReverseMode):
@@ -68,10 +79,17 @@ class Connection(mode_servers.ProxyConnectionHandler):
         writer: asyncio.StreamWriter,
         mode: mode_specs.ProxyMode,
     ) -> None:
-        super().__init__(ctx.master, reader, writer, ctx.options, mode)
+        super().__init__(ctx.master, reader, writer, connections.options, mode)
         self._connections = connections
         self._tunnels: set[Server] = set()
         """Connections to a proxy that has yet to connect us to the upstream."""
+        self._events: deque[events.Event] = deque()
+        self._busy = False
+        """True while an event is passed on."""
+        self._writer: asyncio.StreamWriter | mitmproxy_rs.Stream | None = None
+        self._unsent: list[bytes] = []
+        """What goes to `_writer`."""
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def open_connection(self, command: commands.OpenConnection) -> None:
         """Open an upstream connection, TLS included, within the time configured for it."""
@@ -94,18 +112,133 @@ class Connection(mode_servers.ProxyConnectionHandler):
             timer.cancel()
             self._tunnels.discard(command.connection)
 
-    async def hook_task(self, hook: commands.StartHook) -> None:
-        """Run a hook. A request is in flight from its head until its answer is in the hands of the transport."""
-        in_flight = self._connections.in_flight
+    async def handle_connection(self, connection: mitmproxy.connection.Connection) -> None:
+        """Read until the peer stops sending. When the client's connection is closed after that, say so."""
+        try:
+            await super().handle_connection(connection)
+        finally:
+            if connection is self.client and connection.state is not ConnectionState.CLOSED:
+                connection.state = ConnectionState.CLOSED
+                await self.server_event(events.ConnectionClosed(connection))
+
+    async def drain_writers(self) -> None:
+        """Wait for what was written to go out. A client that takes nothing any more does not stop its request."""
+        for connection, io in list(self.transports.items()):
+            try:
+                if io.writer is not None:
+                    await io.writer.drain()
+            except OSError as error:
+                if io.handler is not None and not (connection is self.client and self._waits()):
+                    io.handler.cancel(f"cannot send: {error}")
+
+    def _waits(self) -> bool:
+        """True while a request has no answer yet; one that streams is one."""
+        return any(
+            flow.client_conn is self.client and not (flow.response and flow.response.stream)
+            for flow in self._connections.in_flight.values()
+        )
+
+    async def server_event(self, event: events.Event) -> None:
+        """Give an event to the layers and carry out what they want, then what came of that meanwhile.
+
+        In mitmproxy every hook is a task that waits for a lock; here one that need not wait is done at once.
+        """
+        self._events.append(event)
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._events:
+                self._pass_on(self._events.popleft())
+        finally:
+            self._busy = False
+
+    def _pass_on(self, event: events.Event) -> None:
+        self.timeout_watchdog.register_activity()
+        try:
+            for command in self.layer.handle_event(event):
+                if isinstance(command, commands.SendData):
+                    self._send(command)
+                elif isinstance(command, commands.StartHook):
+                    self._start(command)
+                else:
+                    self._flush()
+                    self._carry_out(command)
+        except Exception:
+            self.log("mitmproxy has crashed!", logging.ERROR, exc_info=True)
+        self._flush()
+        if isinstance(event, events.HookCompleted):
+            self._completed(event.command)
+
+    def _completed(self, hook: commands.StartHook) -> None:
+        if isinstance(hook, HttpResponseHook | HttpErrorHook):
+            # A request is in flight from its head until its answer is in the hands of the transport.
+            self._connections.in_flight.pop(hook.flow.id, None)
+        elif isinstance(hook, NextLayerHook) and isinstance(hook.data.layer, Http):
+            # The layers above it have made their choice and only pass everything on.
+            self.layer = hook.data.layer
+
+    def _send(self, command: commands.SendData) -> None:
+        """Keep what is for the same peer together: a head and its body are one packet."""
+        io = self.transports.get(command.connection)
+        if io is None:  # closed already
+            return
+        alone = len(command.data) > JOINED_UP_TO
+        if alone or io.writer is not self._writer:
+            self._flush()
+            self._writer = io.writer
+        self._unsent.append(command.data)
+        if alone:
+            self._flush()
+
+    def _flush(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None and not writer.is_closing():
+            writer.write(self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent))
+        self._unsent.clear()
+
+    def _start(self, hook: commands.StartHook) -> None:
         if isinstance(hook, HttpRequestHeadersHook):
-            in_flight[hook.flow.id] = self.client
+            self._connections.in_flight[hook.flow.id] = hook.flow
         elif isinstance(hook, HttpConnectUpstreamHook):
             self._tunnels.add(hook.flow.server_conn)
         elif isinstance(hook, TlsEstablishedServerHook):
             self._tunnels.clear()
-        await super().hook_task(hook)
-        if isinstance(hook, HttpResponseHook | HttpErrorHook):
-            in_flight.pop(hook.flow.id, None)
+        if self._connections.hooks.waits(hook):
+            task = asyncio.create_task(self.hook_task(hook))
+            if not task.done():
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            return
+        self._connections.hooks.call(hook)
+        if hook.blocking:
+            self._events.append(events.HookCompleted(hook))
+
+    def _carry_out(self, command: commands.Command) -> None:
+        match command:
+            case commands.OpenConnection():
+                self._open(command)
+            case commands.RequestWakeup():
+                self.wakeup_timer.add(asyncio.create_task(self.wakeup(command)))
+            case commands.ConnectionCommand() if command.connection not in self.transports:
+                pass  # closed already
+            case commands.CloseTcpConnection():
+                self.close_connection(command.connection, command.half_close)
+            case commands.CloseConnection():
+                self.close_connection(command.connection)
+            case commands.Log():
+                self.log(command.message, command.level)
+            case _:
+                raise RuntimeError(f"unexpected command: {command}")
+
+    def _open(self, command: commands.OpenConnection) -> None:
+        task = asyncio.create_task(self.open_connection(command))
+        self.transports[command.connection] = ConnectionIO(handler=task)
+
+    async def handle_hook(self, hook: commands.StartHook) -> None:
+        """Run a hook."""
+        with self.timeout_watchdog.disarm():
+            await self._connections.hooks.wait(hook)
 
     def drop_upstreams(self) -> None:
         """Close every upstream connection: mitmproxy then answers a client that waits."""
@@ -130,14 +263,24 @@ class Connections(Proxyserver):
     connections: dict[tuple[object, ...] | str, Connection]  # type: ignore[assignment]
 
     def __init__(
-        self, timeouts: TimeoutSettings, unread: Callable[[Client], None], router: Router, trouble: Trouble
+        self,
+        timeouts: TimeoutSettings,
+        router: Router,
+        trouble: Trouble,
+        *,
+        unread: Callable[[Client], None],
+        failed: Callable[[Exception], None],
     ) -> None:
         super().__init__()
         self.timeouts = timeouts
-        self.in_flight: dict[str, Client] = {}
+        self.in_flight: dict[str, http.HTTPFlow] = {}
         self.excuses: dict[str, Excuse] = {}
         self.ready = asyncio.Event()
+        self.options: Options
+        """As they were when the listeners started; mitmproxy copies an option each time that it is read."""
+        self.hooks: Hooks
         self._unread = unread
+        self._failed = failed
         self._router = router
         self._trouble = trouble
         self._draining = False
@@ -148,13 +291,27 @@ class Connections(Proxyserver):
         super().running()
         self.ready.set()
 
+    async def setup_servers(self) -> bool:
+        """Listen."""
+        options = {name: option.current() for name, option in ctx.options.items()}
+        self.options = cast(Options, SimpleNamespace(**options))
+        self.hooks = Hooks(ctx.master.addons.chain, self._failed)
+        return await super().setup_servers()
+
     def next_layer(self, choice: NextLayer) -> None:
-        """Speak HTTP through our own classes."""
-        if isinstance(choice.layer, layers.HttpLayer):
-            context = choice.layer.context
-            context.layers.remove(choice.layer)
-            choice.layer = Http(context, choice.layer.mode, self._router, self._trouble, self.excuses)
-            choice.layer.connections[context.client] = Http1Server(context.fork(), self.excuses, self._unread)
+        """Speak HTTP through our own classes, in the clear and within TLS."""
+        tls = choice.layer if isinstance(choice.layer, layers.ClientTLSLayer) else None
+        theirs = choice.layer if tls is None else tls.child_layer
+        if not isinstance(theirs, layers.HttpLayer):
+            return
+        context = theirs.context
+        context.layers.remove(theirs)
+        ours = Http(context, theirs.mode, self._router, self._trouble, self.excuses)
+        ours.connections[context.client] = Http1Server(context.fork(), self.excuses, self._unread)
+        if tls is None:
+            choice.layer = ours
+        else:
+            tls.child_layer = ours
 
     def client_disconnected(self, client: Client) -> None:
         """Forget a connection."""
@@ -190,8 +347,8 @@ class Connections(Proxyserver):
         end = time.monotonic() + seconds
         await self.servers.update([])
         writers = await self._quiet(end)
-        for client in list(self.in_flight.values()):
-            self._give_up(client, (503, "the proxy is stopping"))
+        for flow in list(self.in_flight.values()):
+            self._give_up(flow.client_conn, (503, "the proxy is stopping"))
         await self._until(lambda: not self.in_flight, LAST_SECONDS)
         writers += [connection.drop_client() for connection in list(self.connections.values())]
         await self._flushed(writers, max(LAST_SECONDS, end - time.monotonic()))
@@ -203,7 +360,7 @@ class Connections(Proxyserver):
         looks: dict[Connection, tuple[float, int]] = {}
         while self.connections and time.monotonic() < end:
             await asyncio.sleep(POLL_SECONDS)
-            busy = {client.id for client in self.in_flight.values()}
+            busy = {flow.client_conn.id for flow in self.in_flight.values()}
             for connection in list(self.connections.values()):
                 heard = connection.timeout_watchdog.last_activity
                 last, quiet = looks.get(connection, (heard, 0))

@@ -123,11 +123,10 @@ class Router:
         request, route = flow.request, flow.metadata[ROUTE]
         target = self._upstreams.target(route.place)
         authority = target.authority
-        fields = tuple(
-            (name, authority if name.lower() == b"host" else value)
-            for name, value in request.headers.fields
-            if (name, value) != self._pass
-        )
+        sent = request.headers.fields
+        if self._pass in sent:
+            sent = tuple([field for field in sent if field != self._pass])
+        fields = tuple([(field[0], authority) if field[0].lower() == b"host" else field for field in sent])
         host, port, absolute = target.host, target.port, route.absolute
         via: ServerSpec | None = None
         if self._proxy is not None and self._proxied(target):
@@ -137,7 +136,8 @@ class Router:
                 host, port, absolute = self._proxy.host, self._proxy.port, True
                 if self._pass is not None:
                     fields += (self._pass,)
-        flow.server_conn.via = via
+        if flow.server_conn.via != via:
+            flow.server_conn.via = via
         request.data.scheme = target.scheme.encode()
         request.data.host, request.data.port = host, port
         request.data.authority = authority if absolute else b""

@@ -84,7 +84,13 @@ class Door:
         wire.install()
         # It logs a failed start in its own words, and so would we.
         logging.getLogger("mitmproxy.addons.proxyserver").setLevel(logging.CRITICAL)
-        connections = Connections(settings.timeouts, self._audit.unread, self._router, self._trouble)
+        connections = Connections(
+            settings.timeouts,
+            self._router,
+            self._trouble,
+            unread=self._audit.unread,
+            failed=self._audit.failed,
+        )
         options = Options()
         master = Master(options, event_loop=asyncio.get_running_loop())
         master.addons.add(

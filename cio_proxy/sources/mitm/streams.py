@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import events
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import CommandGenerator
@@ -40,8 +41,16 @@ class Http(HttpLayer):
 
     def make_stream(self, stream_id: int) -> CommandGenerator[None]:
         """Begin an exchange."""
-        self.streams[stream_id] = Stream(self.context.fork(), stream_id, *self._parts)
+        self.streams[stream_id] = Stream(fork(self.context), stream_id, *self._parts)
         yield from self.event_to_child(self.streams[stream_id], events.Start())
+
+
+def fork(context: Context) -> Context:
+    """What `Context.fork` gives; that makes a server connection first, only to drop it."""
+    forked = Context.__new__(Context)
+    forked.client, forked.server, forked.options = context.client, context.server, context.options
+    forked.layers = context.layers.copy()
+    return forked
 
 
 class Stream(HttpStream):
@@ -93,7 +102,7 @@ class Stream(HttpStream):
 
     def handle_protocol_error(self, event: RequestProtocolError | ResponseProtocolError) -> CommandGenerator[None]:
         """End the exchange, and tell of an upstream that cannot be reached."""
-        if event.code is ErrorCode.CONNECT_FAILED and self.context.client.connected:
+        if event.code is ErrorCode.CONNECT_FAILED and self.context.client.state is not ConnectionState.CLOSED:
             status, why = self._excuses.get(self.context.client.id, (502, event.message))
             if status == 502:
                 self._trouble.began(self._router.upstream(self.flow), why)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -27,8 +28,14 @@ class Target(NamedTuple):
     @property
     def authority(self) -> bytes:
         """The value of `Host` for it."""
-        name = f"[{self.host}]" if ":" in self.host else self.host
-        return (name if self.port == DEFAULT_PORTS[self.scheme] else f"{name}:{self.port}").encode("idna")
+        return authority_of(self)
+
+
+@lru_cache(maxsize=64)  # as many as can be configured, and some: encoding a name takes longer than all else here
+def authority_of(target: Target) -> bytes:
+    """The value of `Host` for a server."""
+    name = f"[{target.host}]" if ":" in target.host else target.host
+    return (name if target.port == DEFAULT_PORTS[target.scheme] else f"{name}:{target.port}").encode("idna")
 
 
 def target_of(url: str) -> Target:

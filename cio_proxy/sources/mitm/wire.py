@@ -1,9 +1,12 @@
 """mitmproxy's HTTP/1 toward clients, with gateway errors that every SDK can read.
 
-Two of its functions are replaced, because it calls them by name and offers no other way in:
+Functions of its are replaced, because it calls them by name and offers no other way in:
 
 - `make_error_response`: its error pages are HTML and name mitmproxy and its version.
 - `make_body_reader`: trailers make its HTTP/1 layer crash and the client wait; they are dropped.
+- `read_response_head`: it refuses an answer that says its length twice; equal ones may be one (RFC 9110 8.6).
+- `Headers.get_all`, `get` and `in`: six calls for one look at the headers, of which a request takes forty.
+- `MessageData.__post_init__`: it checks the types of what its own parser has just made.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from typing import Any, Final
 
 import h11
 from mitmproxy.connection import Client, ConnectionState
-from mitmproxy.http import Headers, Response
+from mitmproxy.http import Headers, MessageData, Response
 from mitmproxy.net.http import http1, status_codes
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
@@ -64,6 +67,8 @@ class Http1Server(_http1.Http1Server):
         super().__init__(context)
         self._excuses = excuses
         self._unread = unread
+        self._ended = False
+        """True for a client that will send no more."""
 
     def send(self, event: Any) -> CommandGenerator[None]:
         """Answer as mitmproxy does, but for gateway errors."""
@@ -77,8 +82,11 @@ class Http1Server(_http1.Http1Server):
         yield commands.CloseConnection(self.conn)
 
     def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
-        """Read a head, and tell of one that cannot be read."""
-        yield from super().read_headers(event)
+        """Read a head after any empty lines (RFC 9112 2.2), and tell of one that cannot be read."""
+        size = None
+        while size != len(self.buf) and self.state == self.read_headers:  # an empty line is taken away, and no more
+            size = len(self.buf)
+            yield from super().read_headers(event)
         if self.state == self.done and self.request is None:
             self._unread(self.context.client)
 
@@ -89,6 +97,20 @@ class Http1Server(_http1.Http1Server):
             if broken and isinstance(event, events.DataReceived):
                 yield commands.SendData(self.conn, error_response(400, "the framing of the body is broken"))
             yield command
+
+    def wait(self, event: events.Event) -> CommandGenerator[None]:
+        """Wait for the answer to a complete request. A client that only sends no more may still read it."""
+        if isinstance(event, events.ConnectionClosed) and event.connection.state is not ConnectionState.CLOSED:
+            self._ended = True
+        else:
+            yield from super().wait(event)
+
+    def mark_done(self, *, request: bool = False, response: bool = False) -> CommandGenerator[None]:
+        """Go on to the next request, if the client has sent a whole one before it stopped sending."""
+        yield from super().mark_done(request=request, response=response)
+        if self._ended and self.state not in (self.wait, self.done):
+            yield from self.state(events.ConnectionClosed(self.conn))
+            self.state = self.done
 
 
 class WithoutTrailers:
@@ -109,10 +131,50 @@ class WithoutTrailers:
         return h11.EndOfMessage() if isinstance(event, h11.EndOfMessage) else event
 
 
+def with_one_length(response: Response) -> Response:
+    """An answer with its length said once, if it was said several times and always the same."""
+    fields = response.headers.fields
+    said = [value for name, value in fields if name.lower() == b"content-length"]
+    if not said or (len(said) == 1 and b"," not in said[0]):
+        return response
+    lengths = {length.strip() for value in said for length in value.split(b",")}
+    if len(lengths) == 1:
+        first = next(field for field in fields if field[0].lower() == b"content-length")
+        once = (first[0], lengths.pop())
+        response.headers.fields = tuple(
+            once if field is first else field
+            for field in fields
+            if field is first or field[0].lower() != b"content-length"
+        )
+    return response
+
+
+def get_all(headers: Headers, name: str | bytes) -> list[str]:
+    """The values of a header, one by one."""
+    wanted = (name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name).lower()
+    return [value.decode("utf-8", "surrogateescape") for key, value in headers.fields if key.lower() == wanted]
+
+
+def get(headers: Headers, name: str | bytes, default: Any = None) -> Any:
+    """The value of a header; several are one, with commas."""
+    values = get_all(headers, name)
+    return ", ".join(values) if values else default
+
+
+def contains(headers: Headers, name: object) -> bool:
+    """True if there is such a header."""
+    return isinstance(name, str | bytes) and bool(get_all(headers, name))
+
+
 _make_body_reader = _http1.make_body_reader
+_read_response_head = http1.read_response_head
 
 
 def install() -> None:
-    """Replace the two functions; as often as you like."""
+    """Replace the functions; as often as you like."""
+    for name, function in (("get_all", get_all), ("get", get), ("__contains__", contains)):
+        setattr(Headers, name, function)
+    MessageData.__post_init__ = lambda self: None  # type: ignore[method-assign]
+    http1.read_response_head = lambda lines: with_one_length(_read_response_head(lines))
     _http1.make_error_response = error_response
     _http1.make_body_reader = lambda size: WithoutTrailers(_make_body_reader(size))  # type: ignore[assignment,return-value]
