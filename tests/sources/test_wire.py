@@ -57,12 +57,8 @@ async def answers(host: str, requests: list[Recorded], *, connect_for_each: bool
         if connect_for_each and number:
             writer.close()
             reader, writer = await asyncio.open_connection(*host.split(":"))
-        if connect_for_each:
-            writer.write(sent.head)
-            await asyncio.sleep(0)
-            writer.write(sent.body)
-        else:
-            writer.write(sent.head + sent.body)
+        for part in (sent.head, sent.body) if connect_for_each else (sent.head + sent.body,):
+            writer.write(part)
         found.append(await asyncio.wait_for(read_message(reader), 20))
     writer.close()
     return found
