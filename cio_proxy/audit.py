@@ -111,7 +111,7 @@ class _Known:
     def __init__(
         self, people: People, values: Mapping[Key, Value], reading: Reading, sealed: Callable[[Key], Key]
     ) -> None:
-        self.people = people
+        self.people: People = people if reading.whole else "partial"
         self.since = reading.since
         self.params: Mapping[str, Any] = NOTHING
         self._values = values

@@ -68,7 +68,11 @@ class Recorded(NamedTuple):
 
 
 class Auditor:
-    """The asynchronous driver. Whatever goes wrong inside it, traffic goes on (unless `on_error: block`)."""
+    """The asynchronous driver. Whatever goes wrong inside it, traffic goes on (unless `on_error: block`).
+
+    `error` is told of each error, by the part that failed, and `degraded` of the parts that do not do their work, and
+    of those that do again. A part is `audit`, `sink`, `store`, or `people`: what is known is not every person any more.
+    """
 
     def __init__(
         self,
@@ -79,6 +83,7 @@ class Auditor:
         *,
         watchdog: AbstractContextManager[None] = UNWATCHED,
         error: RuleError = lambda part, error: None,
+        degraded: Callable[[str, bool], None] = lambda part, on: None,
     ) -> None:
         self.engine = engine
         """Judges what begins from now on. Another one may take its place while traffic flows."""
@@ -89,6 +94,10 @@ class Auditor:
         self.clock = clock
         self._watchdog = watchdog
         self._error = error
+        self._degraded = degraded
+        self._failing: set[str] = set()
+        """What the store did not do when it was asked last."""
+        self._told: set[str] = set()
 
     @property
     def settings(self) -> Settings:
@@ -102,7 +111,7 @@ class Auditor:
         opened: Opened | None = None
         verdict = CLEAN
         if self.bypass:
-            self.store.missed(exchange.at)
+            self._missed(exchange.at)
         elif exchange.body is not None:
             try:
                 with self._watchdog:
@@ -112,6 +121,7 @@ class Auditor:
                     verdict = engine.judge(opened, reading)
             except (Exception, Overdue) as error:
                 self._failed("audit", error)
+                self._missed(exchange.at)
                 if engine.settings.on_error == "block":
                     verdict = Verdict(refusal=refused("audit failed", "audit_failed", AUDIT_FAILED))
         header = findings_header(verdict.findings) if verdict.findings and engine.settings.findings_header else ""
@@ -173,24 +183,28 @@ class Auditor:
     async def expire(self, now: float) -> None:
         """Give the findings of deadlines that have passed."""
         try:
-            due = await self.store.due(now)
-            if not due:
-                return
-            keys = {key for _, deadline in due for key in deadline.watch}
-            reading = await self.store.get_many(keys, (), now)
-            self._report(self.engine.expire([deadline for _, deadline in due], reading))
-            await self.store.acknowledge([key for key, _ in due])
+            if due := await self.store.due(now):
+                keys = {key for _, deadline in due for key in deadline.watch}
+                reading = await self.store.get_many(keys, (), now)
+                self._report(self.engine.expire([deadline for _, deadline in due], reading))
+                await self.store.acknowledge([key for key, _ in due])
         except (Exception, Overdue) as error:
-            self._failed("store", error)
+            self._store_failed("expire", error)
+        else:
+            self._store_did("expire")
 
     async def _read(self, opened: Opened) -> Reading:
         if not opened.keys:
             return Reading()
         try:
-            return await self.store.get_many(opened.keys, opened.marks, opened.exchange.at)
+            reading = await self.store.get_many(opened.keys, opened.marks, opened.exchange.at)
         except (Exception, Overdue) as error:
-            self._failed("store", error)
-            return Reading()
+            self._store_failed("read", error)
+            return Reading(since=opened.exchange.at, whole=False)
+        self._store_did("read")
+        if not reading.whole and self.settings.people == "complete":
+            self._degraded("people", True)
+        return reading
 
     async def _settle(self, audit: Audit, outcome: Outcome) -> None:
         if audit.opened is None:
@@ -198,12 +212,38 @@ class Auditor:
         try:
             with self._watchdog:
                 settled = audit.engine.settle(audit.opened, outcome)
-            marks = audit.opened.marks - audit.opened.reading.values.keys()
-            if settled.facts or marks:
-                await self.store.join_many(settled.facts, marks, outcome.at)
-            self._report(settled.findings)
         except (Exception, Overdue) as error:
-            self._failed("store", error)
+            self._failed("audit", error)
+            self._missed(outcome.at)
+            return
+        marks = audit.opened.marks - audit.opened.reading.values.keys()
+        if settled.facts or marks:
+            try:
+                await self.store.join_many(settled.facts, marks, outcome.at)
+            except (Exception, Overdue) as error:
+                self._store_failed("write", error)
+                self._missed(outcome.at)
+            else:
+                self._store_did("write")
+        self._report(settled.findings)
+
+    def _missed(self, at: float) -> None:
+        """Let the store know that what this exchange teaches is in no fact."""
+        try:
+            self.store.missed(at)
+        except (Exception, Overdue) as error:
+            self._store_failed("miss", error)
+        else:
+            self._store_did("miss")
+
+    def _store_failed(self, what: str, error: BaseException) -> None:
+        self._failing.add(what)
+        self._failed("store", error)
+
+    def _store_did(self, what: str) -> None:
+        if what in self._failing:
+            self._failing.discard(what)
+            self._degraded("store", bool(self._failing))
 
     def _report(self, findings: Iterable[Finding]) -> None:
         for finding in findings:
@@ -232,9 +272,15 @@ class Auditor:
             self._failed("sink", error)
 
     def _failed(self, part: str, error: BaseException) -> None:
-        # The text of an error may hold values as they were sent.
-        log.warning("%s failed, traffic goes on: %s", part, type(error).__name__)
+        """Tell of each error, and log each kind once: by its type, since its text may hold values as they were sent."""
         self._error(part, error)
+        self._degraded(part, True)
+        refused = part == "audit" and self.settings.on_error == "block"
+        kind = f"{part} failed, {'what it concerns is refused' if refused else 'traffic goes on'}"
+        kind = f"{kind}: {type(error).__name__}"
+        if kind not in self._told:
+            self._told.add(kind)
+            log.warning(kind)
 
 
 class _Found:

@@ -76,6 +76,7 @@ class Proxy:
             (self.metrics, self.coverage, self.journal, self.console),
             watchdog=watchdog,
             error=self._part_error,
+            degraded=self.metrics.degraded,
         )
         self.admin = Admin(
             metrics=self.metrics,
@@ -170,6 +171,7 @@ class Proxy:
         self.coverage.reset()
         if facts:
             self.store.clear()
+            self.metrics.degraded("people", False)
 
     def summary(self) -> dict[str, Any]:
         """What was seen and found, and the enforcement in force."""
@@ -212,6 +214,7 @@ class Proxy:
 
     def _rule_error(self, rule: str, error: BaseException) -> None:
         self.metrics.rule_error(rule)
+        self.store.missed(self.auditor.clock())  # what the rule would have taught is not known
         if isinstance(error, Overdue):
             self._overdue[rule] += 1
             if self._overdue[rule] == OVERDUES:
@@ -232,5 +235,3 @@ class Proxy:
     def _part_error(self, part: str, error: BaseException) -> None:
         if part == "store":
             self.metrics.store_error("memory")
-        else:
-            self.metrics.degraded(part)

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 COMMAND = str(Path(sys.executable).with_name("cio-proxy"))
 
@@ -20,8 +22,12 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def running(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    command = [COMMAND, "run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", *options]
+def running(
+    folder: Path, *options: str, program: str | None = None
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """The proxy as a process, and its ready line. `program` is Python to run in place of the command."""
+    started = [COMMAND] if program is None else [sys.executable, "-c", program]
+    command = [*started, "run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", *options]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=environment(folder), **pipes) as process:
         try:
@@ -31,6 +37,16 @@ def running(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str]
             yield process, json.loads(line)
         finally:
             process.kill()
+
+
+def counted(exposition: str, series: str, label: str) -> Counter[str]:
+    """What a counter of a metrics page says, by one of its labels, summed over the others."""
+    counts: Counter[str] = Counter()
+    for family in text_string_to_metric_families(exposition):
+        for sample in family.samples:
+            if sample.name == series and sample.value:
+                counts[sample.labels[label]] += int(sample.value)
+    return counts
 
 
 def forbid_skip[Report: (pytest.TestReport, pytest.CollectReport)](report: Report) -> Report:

@@ -65,6 +65,31 @@ async def test_while_bypassed_nothing_is_audited_and_what_is_known_starts_anew()
     assert (await store.get_many((), (), 1.75e9 + 90)).since == 1.75e9 + 60
 
 
+@pytest.mark.parametrize("passed", ["unseen", "and one fact too many"])
+async def test_once_a_fact_may_be_missing_unknown_people_prove_nothing_any_more(passed: str) -> None:
+    sink, shown, store = Collected(), list[tuple[str, bool]](), MemoryStore()
+    settings = Settings(people="complete")
+    auditor = Auditor(
+        Engine(settings, RULES, SEAL), store, [sink], lambda: 1.75e9, degraded=lambda part, on: shown.append((part, on))
+    )
+    event = replace(EXCHANGE, method="POST", target=b"/api/v1/customers/42/events", body=b'{"name": "order_placed"}')
+    await auditor.begin(event)
+    assert [finding.rule for finding in sink.findings] == ["track-before-identify"]
+    if passed == "unseen":
+        auditor.bypass = True
+        await auditor.begin(EXCHANGE)
+        auditor.bypass = False
+    else:
+        store.limit = 0
+        await auditor.answered(await auditor.begin(replace(EXCHANGE, body=b'{"email": "a@example.com"}')), 200, b"{}")
+    await auditor.begin(event)
+    assert len(sink.findings) == 1
+    assert shown == [("people", True)]
+    store.clear()
+    await auditor.begin(event)
+    assert len(sink.findings) == 2
+
+
 class Broken(MemoryStore):
     """A store that is down."""
 
@@ -77,11 +102,15 @@ class Broken(MemoryStore):
 
 async def test_a_store_that_is_down_is_counted_and_stops_nothing() -> None:
     sink, errors = Collected(), list[str]()
-    auditor = Auditor(engine("any"), Broken(), [sink], lambda: 1.75e9, error=lambda part, error: errors.append(part))
-    audit = await auditor.begin(replace(EXCHANGE, body=b'{"email": "a@example.com"}'))
+    auditor = Auditor(
+        Engine(Settings(), RULES, SEAL), Broken(), [sink], lambda: 1.75e9, error=lambda part, error: errors.append(part)
+    )
+    late = b'{"email": "a@example.com", "created_at": 1700000000000}'
+    audit = await auditor.begin(replace(EXCHANGE, body=late))
     assert (await auditor.answered(audit, 200, b"{}")).status == 200
     assert [end.ending for end in sink.ends] == ["forwarded"]
-    assert sink.findings
+    assert [finding.rule for finding in sink.findings] == ["millisecond-timestamp"]
+    assert errors == ["store", "store"], "once for reading, once for writing"
 
 
 @pytest.mark.parametrize("on_error", ["pass", "block"])

@@ -12,11 +12,13 @@ class Reading(NamedTuple):
     """What a store knew when it was asked.
 
     `in_flight` are the keys that others are about to teach; `since` is when it was first asked, or last lost a fact.
+    `whole` is False once it lost or missed one: then nobody can say any more that every person is known.
     """
 
     values: Mapping[Key, Value] = cast(Mapping[Key, Value], NOTHING)
     in_flight: frozenset[Key] = frozenset()
     since: float = 0.0
+    whole: bool = True
 
 
 class Store(Protocol):

@@ -22,6 +22,7 @@ class MemoryStore:
         self.limit = limit
         self.evicted = 0
         self._since: float | None = None
+        self._whole = True
         self._facts: OrderedDict[Key, tuple[Value, float]] = OrderedDict()
         self._marks: dict[Key, tuple[int, float]] = {}
         self._deadlines: list[tuple[float, Key]] = []
@@ -50,7 +51,7 @@ class MemoryStore:
                 self._marks[key] = (holders + 1, now + MARK_SECONDS)
         if len(self._marks) > self.limit:
             self._marks = {key: mark for key, mark in self._marks.items() if mark[1] > now}
-        return Reading(values, in_flight, self._since)
+        return Reading(values, in_flight, self._since, self._whole)
 
     async def join_many(self, facts: Sequence[Fact], unmark: Collection[Key], now: float) -> None:
         """Join facts; take back one mark of each key of `unmark`."""
@@ -84,6 +85,7 @@ class MemoryStore:
     def missed(self, now: float) -> None:
         """Something passed unseen, or was forgotten."""
         self._since = now
+        self._whole = False
 
     def clear(self) -> None:
         """Forget everything."""
@@ -92,7 +94,9 @@ class MemoryStore:
         self._deadlines.clear()
         self._leased.clear()
         self._kinds.clear()
+        self._fleeting.clear()
         self._since = None
+        self._whole = True
 
     def known(self) -> Mapping[str, int]:
         """How many facts of each kind are kept."""

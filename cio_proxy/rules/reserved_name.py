@@ -44,8 +44,16 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
     return [
         _finding(call, name)
         for name in names
-        if name not in MEANT and not name.startswith(PREFERENCES) and call.attributes[name] is not None
+        if name not in MEANT
+        and not name.startswith(PREFERENCES)
+        and call.attributes[name] is not None
+        and not _repeats_the_path(call, name)
     ]
+
+
+def _repeats_the_path(call: Call, name: str) -> bool:
+    """The customerio gem 6.2.0 puts `cio_id` in the path and leaves it in the body: the app cannot help it."""
+    return name == "cio_id" and call.attributes[name] == call.person.cio_id
 
 
 def _finding(call: Call, name: str) -> Finding:

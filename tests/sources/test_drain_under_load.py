@@ -1,4 +1,4 @@
-"""SIGTERM under load, as a whole process: every request that was sent is answered."""
+"""SIGTERM under load, as a whole process: every request that was sent is answered, and its finding is kept."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from ..conftest import running  # noqa: TID252 (tests are no package)
 from .conftest import read_message, request, upstream
 
 CLIENTS = 60
-EVENT = b'{"name": "order_placed", "data": {"total": 12}}'
+LATE = request("PUT", "/api/v1/customers/42", b'{"email": "a@example.com", "created_at": 1700000000000}')
 
 
 @dataclass
@@ -29,7 +29,7 @@ async def client(host: str, port: int, counted: Counted) -> None:
             return
         try:
             while True:
-                writer.write(request("POST", "/api/v1/customers/42/events", EVENT))
+                writer.write(LATE)
                 counted.sent += 1
                 answer = await read_message(reader)
                 counted.answered += answer.startswith(b"HTTP/1.1 200")
@@ -43,8 +43,9 @@ async def client(host: str, port: int, counted: Counted) -> None:
 
 async def test_every_request_sent_around_a_sigterm_is_answered(tmp_path: Path) -> None:
     counted = Counted()
+    journal = tmp_path / "findings.jsonl"
     async with upstream() as raw:
-        with running(tmp_path, "--upstream", raw.url) as (process, ready):
+        with running(tmp_path, "--upstream", raw.url, "--journal", str(journal)) as (process, ready):
             host, _, port = ready["outbound"].removeprefix("http://").partition(":")
             clients = [asyncio.create_task(client(host, int(port), counted)) for _ in range(CLIENTS)]
             await asyncio.sleep(1.0)
@@ -54,3 +55,4 @@ async def test_every_request_sent_around_a_sigterm_is_answered(tmp_path: Path) -
     assert counted.sent > CLIENTS
     assert (counted.answered, counted.cut) == (counted.sent, 0), json.dumps(vars(counted))
     assert len(raw.received) == counted.sent
+    assert sum(json.loads(line)["count"] for line in journal.read_bytes().splitlines()) == counted.sent

@@ -313,15 +313,27 @@ async def test_stopping_lets_a_request_in_flight_finish(open_door: OpenDoor) -> 
     assert door.sink.endings == ["forwarded"]
 
 
-async def test_an_engine_that_fails_lets_traffic_pass(open_door: OpenDoor, monkeypatch: object) -> None:
-    class Broken(Engine):
-        def open(self, exchange: object) -> object:  # type: ignore[override]
-            raise RuntimeError("broken")
+class Broken(Engine):
+    def open(self, exchange: object) -> object:  # type: ignore[override]
+        raise RuntimeError("broken")
 
+
+async def test_an_engine_that_fails_lets_traffic_pass(open_door: OpenDoor) -> None:
     async with upstream() as raw, open_door(raw.url) as door:
         door.auditor.engine.__class__ = Broken
         assert (await door.send(IDENTIFY)).startswith(b"HTTP/1.1 200")
     assert len(raw.received) == 1
+    assert door.sink.endings == ["unaudited"]
+
+
+async def test_an_engine_that_fails_refuses_and_says_so_if_that_is_wanted(open_door: OpenDoor) -> None:
+    async with upstream() as raw, open_door(raw.url, Settings(on_error="block")) as door:
+        door.auditor.engine.__class__ = Broken
+        answer = await door.send(IDENTIFY)
+    assert answer.startswith(b"HTTP/1.1 400 Blocked by cio-proxy: audit failed\r\n")
+    assert gateway_error(answer, 400) == "blocked by cio-proxy: the audit failed and on_error is block"
+    assert raw.connections == 0
+    assert door.sink.endings == ["blocked"]
 
 
 async def test_server_sent_events_pass_as_they_come(open_door: OpenDoor) -> None:

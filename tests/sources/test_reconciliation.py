@@ -3,14 +3,14 @@
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Iterable
 from functools import partial
-
-from prometheus_client.parser import text_string_to_metric_families
 
 from cio_proxy.model import Settings, TimeoutSettings, UpstreamSettings
 from cio_proxy.sinks.metrics import Metrics
 
-from .conftest import OK, OpenDoor, Opened, read_message, request
+from ..conftest import counted  # noqa: TID252 (tests are no package)
+from .conftest import OK, OpenDoor, read_message, request
 from .test_gateway import serving
 
 CLIENTS = 40
@@ -81,10 +81,14 @@ async def upstream(here: bytes, there: bytes, reader: asyncio.StreamReader, writ
         writer.close()
 
 
-async def client(door: Opened, kinds: list[str]) -> Counter[tuple[str, int | None]]:
+type Answers = Counter[tuple[str, int | None]]
+"""How often a request of a kind was answered with a status."""
+
+
+async def client(host: str, port: int, kinds: Iterable[str]) -> Answers:
     """Send requests one after the other, on one connection for as long as that is left open."""
-    answers: Counter[tuple[str, int | None]] = Counter()
-    reader, writer = await door.connect()
+    answers: Answers = Counter()
+    reader, writer = await asyncio.open_connection(host, port)
     for kind in kinds:
         sent, status, _ = REQUESTS[kind]
         writer.write(sent)
@@ -98,21 +102,11 @@ async def client(door: Opened, kinds: list[str]) -> Counter[tuple[str, int | Non
                 continue
             assert await asyncio.wait_for(reader.read(), 60) == b"", f"a second answer to {kind}"
         writer.close()
-        reader, writer = await door.connect()
+        reader, writer = await asyncio.open_connection(host, port)
     writer.write_eof()
     assert await asyncio.wait_for(reader.read(), 60) == b"", "an answer that nobody asked for"
     writer.close()
     return answers
-
-
-def counted(metrics: Metrics) -> Counter[str]:
-    """The requests that the counters know, by what became of them."""
-    outcomes: Counter[str] = Counter()
-    for family in text_string_to_metric_families(metrics.exposition().decode()):
-        for sample in family.samples:
-            if sample.name == "cio_proxy_requests_total" and sample.value:
-                outcomes[sample.labels["outcome"]] += int(sample.value)
-    return outcomes
 
 
 async def test_what_was_sent_is_what_was_counted_and_answered(open_door: OpenDoor) -> None:
@@ -134,10 +128,10 @@ async def test_what_was_sent_is_what_was_counted_and_answered(open_door: OpenDoo
         async with open_door("http://127.0.0.1:9", settings) as door:
             door.auditor.sinks += (metrics,)
             async with asyncio.timeout(120):
-                each = await asyncio.gather(*(client(door, order) for order in orders))
+                each = await asyncio.gather(*(client(door.address.host, door.address.port, order) for order in orders))
     assert sum(each, Counter()) == {(kind, status): CLIENTS for kind, (_, status, _) in REQUESTS.items()}
     wanted: Counter[str] = Counter()
     for _, _, ending in REQUESTS.values():
         wanted[ending] += CLIENTS
-    assert counted(metrics) == wanted
+    assert counted(metrics.exposition().decode(), "cio_proxy_requests_total", "outcome") == wanted
     assert wanted.total() == CLIENTS * len(REQUESTS)
