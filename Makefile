@@ -1,7 +1,7 @@
 # Every target sets up what it needs first; nothing else has to be done by hand.
 PY := .venvs/newest/bin/python
 
-.PHONY: setup check test demo run wheel docs
+.PHONY: setup check test bench demo run wheel docs
 
 setup:
 	@scripts/setup.sh
@@ -16,6 +16,11 @@ check: setup
 test: check
 	@set -e; for version in $$(readlink .venvs/oldest .venvs/newest | uniq); do \
 		echo "pytest on Python $$version"; .venvs/$$version/bin/python -m pytest -n 2 --dist loadfile; done
+
+# Speed as ratios, on loopback: the engine alone, and the proxy beside a bare mitmdump. Minutes; wants two idle cores.
+bench: setup
+	$(PY) bench/engine.py
+	$(PY) bench/proxy.py
 
 demo:
 	@scripts/setup.sh demo

@@ -162,7 +162,11 @@ def show(connections: int, results: dict[str, list[Round]]) -> None:
     pairs = list(zip(ours, bare, strict=True))
     speed = statistics.median(a.per_second / b.per_second for a, b in pairs)
     p99 = statistics.median(a.p99_ms / b.p99_ms for a, b in pairs)
-    print(f"{connections:>2} connections  cio-proxy is {speed:.2f} times as fast, with {p99:.2f} times the p99")
+    used = statistics.median(a.cpu_us / b.cpu_us for a, b in pairs)
+    print(
+        f"{connections:>2} connections  cio-proxy is {speed:.2f} times as fast, with {p99:.2f} times the p99"
+        f" and {used:.2f} times the CPU a request"
+    )
 
 
 def reconcile(ours: Subject, sent: float) -> None:
