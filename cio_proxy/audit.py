@@ -57,7 +57,7 @@ MINUTE = 60.0
 SHOWN = 300
 FINDINGS = 20
 """How much one rule may say about one call: the twenty-first fault of a kind helps nobody, and costs time."""
-KEYS = 20_000
+KEYS = 5_000
 """How many of the latest keys have their sealed form at hand."""
 CLEAN = Verdict()
 UNREAD = Reading()
