@@ -16,14 +16,15 @@ SIGNED_UP = 1_790_000_000
 def calls(count: int, start: int = 0) -> Iterator[tuple[str, str, bytes]]:
     """Method, path and body: three events, one identify, and now and then a device."""
     for number in range(start, start + count):
-        person = f"/api/v1/customers/{number // 4 % PEOPLE}"
+        id = number // 4 % PEOPLE
+        person, email = f"/api/v1/customers/{id}", f"p{id}@example.com"
         body: dict[str, object]
         if number % FAULTY_EVERY == FAULTY_EVERY - 1:
-            body = {"email": f"p{number}@example.com", "plan": "pro", "created_at": SIGNED_UP * 1000 + number}
+            body = {"email": email, "plan": "pro", "created_at": SIGNED_UP * 1000 + number}
             yield "PUT", person, json.dumps(body).encode()
         elif number % 4 == 0:
             body = {
-                "email": f"p{number}@example.com",
+                "email": email,
                 "first_name": "Ada",
                 "plan": "pro",
                 "logins": number,
