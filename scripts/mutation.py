@@ -27,7 +27,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import takewhile
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, Final, NamedTuple
@@ -186,7 +186,7 @@ def put_in_place(live: ModuleType, code: str) -> None:
     new = ModuleType(live.__name__)
     new.__file__ = live.__file__
     exec(compile(code, str(live.__file__), "exec"), new.__dict__)  # noqa: S102 (our own module, changed by us)
-    importers = [m for name, m in list(sys.modules.items()) if name.startswith(("cio_proxy", "test_")) and m]
+    importers = [m for name, m in list(sys.modules.items()) if name.startswith(("cio_proxy", "tests")) and m]
     for name, value in list(vars(new).items()):
         old = getattr(live, name, None)
         if isinstance(value, FunctionType) and isinstance(old, FunctionType):
@@ -261,7 +261,7 @@ class Mutation:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         if session.testsfailed:
-            raise session.Failed("the tests cannot be collected")
+            sys.exit("the tests cannot be collected")
         gc.freeze()
         for file in self.files:
             items = [item for item in session.items if belongs(item, file) and not is_by_chance(item)]
@@ -269,7 +269,7 @@ class Mutation:
                 self.tallies.append(self.judged(session, file, items))
                 show(self.tallies[-1])
             else:
-                raise session.Failed(f"no tests for {file}")
+                sys.exit(f"no tests for {file}")
         return True
 
     def judged(self, session: pytest.Session, file: Path, items: list[pytest.Item]) -> Tally:
@@ -279,7 +279,7 @@ class Mutation:
         live = sys.modules[name.removesuffix("/__init__.py").removesuffix(".py").replace("/", ".")]
         text = file.read_text()
         if failed := self.outcome_of(session, live, text, items):
-            raise session.Failed(f"{failed} fails without a mutant ({name})")
+            sys.exit(f"{failed} fails without a mutant ({name})")
         tally = Tally(name, 0, 0, [], 0.0)
         listed = dict(self.known.get(name, {}))
         mutants = [m for m in mutants_of(file) if self.lines is None or m.line in self.lines]
@@ -372,24 +372,23 @@ def is_by_chance(item: pytest.Item) -> bool:
 
 
 def read_listed() -> dict[str, dict[tuple[str, str], str]]:
-    """The listed mutants of each file, each with its reason: `# file`, then blocks of `- before`, `+ after`, reason."""
+    """The listed mutants of each file, each with its reason.
+
+    `# file`, then blocks of one or more pairs of lines, `- before` and `+ after`, with the reason below them.
+    """
     listed: dict[str, dict[tuple[str, str], str]] = {}
     if not LISTED.exists():
         return listed
-    name = ""
-    for blank, block in groupby(LISTED.read_text().splitlines(), lambda line: not line.strip()):
-        lines = list(block)
-        if blank:
-            continue
+    of_file: dict[tuple[str, str], str] = {}
+    for block in re.split(r"\n\s*\n", LISTED.read_text().strip()):
+        lines = block.splitlines()
         if lines[0].startswith("# "):
-            name = lines[0][2:]
-            lines = lines[1:]
-        if not lines or name == "":
-            continue
-        before, after, *reason = lines
-        if not (before.startswith("- ") and after.startswith("+") and reason):
-            sys.exit(f"{LISTED.name}: not `- before`, `+ after` and a reason: {before}")
-        listed.setdefault(name, {})[before[2:], after[1:].strip()] = " ".join(reason)
+            of_file = listed.setdefault(lines.pop(0)[2:], {})
+        changes = list(takewhile(lambda pair: pair[0].startswith("- "), zip(lines[::2], lines[1::2], strict=False)))
+        reason = " ".join(lines[2 * len(changes) :])
+        if not (changes and reason and all(after.startswith("+") for _, after in changes)):
+            sys.exit(f"{LISTED.name}: not `- before`, `+ after` and a reason:\n{block}")
+        of_file.update({(before[2:], after[1:].strip()): reason for before, after in changes})
     return listed
 
 
