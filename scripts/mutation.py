@@ -47,6 +47,8 @@ WANTED: Final = 95.0
 """Percent of the mutants of each file that have to be noticed, those that are listed left out."""
 SECONDS: Final = 20
 """How long the tests may take of a mutant, which counts as noticed then."""
+SLOW: Final = 0.5
+"""Tests that take longer, since they are about time or about very much input, are left out."""
 MEMORY: Final = 4 * 1024**3
 
 
@@ -282,6 +284,7 @@ class Mutation:
         name = file.relative_to(ROOT).as_posix()
         live = sys.modules[name.removesuffix("/__init__.py").removesuffix(".py").replace("/", ".")]
         text = file.read_text()
+        items = [item for item in items if self.is_quick(live, text, item)]
         if failed := self.outcome_of(live, text, items):
             sys.exit(f"{failed} fails without a mutant ({name})")
         tally = Tally(name, 0, 0, [], 0.0)
@@ -300,6 +303,11 @@ class Mutation:
         tally.survivors.sort(key=lambda mutant: mutant.line)
         tally.seconds = time.monotonic() - started
         return tally
+
+    def is_quick(self, live: ModuleType, text: str, item: pytest.Function) -> bool:
+        started = time.monotonic()
+        self.outcome_of(live, text, [item])
+        return time.monotonic() - started < SLOW
 
     def outcome_of(self, live: ModuleType, code: str, items: list[pytest.Function]) -> str:
         ((_, failed),) = self.outcomes(live, [Mutant(0, "", "", code)], items)
