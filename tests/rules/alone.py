@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from cio_proxy.audit import Engine, sealed_with
@@ -20,6 +21,7 @@ def findings(
     body: Any = None,
     *,
     headers: Mapping[str, str] | None = None,
+    settings: Settings | None = None,
     **exchange: Any,
 ) -> list[Finding]:
     """All that a rule says of a request, `possible` findings too. `body` is what JSON is made of, or the bytes."""
@@ -43,7 +45,7 @@ def findings(
         raise AssertionError(rule) from error
 
     rules = tuple(each for each in RULES if each.info.id == rule)
-    settings = Settings(rules={rule: RuleSettings(report="possible")})
+    settings = replace(settings or Settings(), rules={rule: RuleSettings(report="possible")})
     engine = Engine(settings, rules, sealed_with(b"k" * 32), rule_error=fail)
     return list(engine.judge(engine.open(request), Reading()).findings)
 
