@@ -7,8 +7,8 @@ draw their input by chance are left out: they would make the score one of chance
 The mutations are mutmut's; three more take an entry out of a table, a word out of a list of words and a choice out of
 a pattern. Prose (a text in a function that has a space in it) is not mutated: it is pinned by `tests/rules/told/`.
 
-mutmut's own runner starts pytest anew for each mutant. Here pytest collects once, and each mutant lives in a fork of it:
-the mutated module is compiled, and its code and constants take the place of the live ones.
+mutmut's own runner starts pytest anew for each mutant. Here pytest collects once, and each mutant lives in a fork of
+it: the mutated module is compiled, and its code and constants take the place of the live ones.
 
 A mutant that no test can notice, since nothing changes for anybody, is listed in `tests/mutants.txt` with the
 reason. Any other survivor fails the run, and so does a listed one that is gone.
@@ -29,7 +29,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, Final, NamedTuple
@@ -73,8 +73,7 @@ class Mutant(NamedTuple):
 
 def without_one(node: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
     """A table with one entry less."""
-    assert isinstance(node, cst.Set | cst.List | cst.Tuple | cst.Dict)
-    if len(node.elements) > 1:
+    if isinstance(node, cst.Set | cst.List | cst.Tuple | cst.Dict) and len(node.elements) > 1:
         for at in range(len(node.elements)):
             yield node.with_changes(elements=[*node.elements[:at], *node.elements[at + 1 :]])
 
@@ -115,10 +114,9 @@ def choices(pattern: str) -> Iterator[tuple[int, int]]:
             in_set = True
             at += pattern[at + 1 : at + 2] == "^"
         elif sign == "(":
-            inner = re.compile(r"\((?:\?(?:[:=!>]|<[=!]|P<\w+>))?").match(pattern, at)
-            assert inner is not None
-            bars.append([inner.end() - 1])
-            at = inner.end() - 1
+            opening = re.findall(r"\((?:\?(?:[:=!>]|<[=!]|P<\w+>))?", pattern[at:])[0]
+            at += len(opening) - 1
+            bars.append([at])
         elif sign == ")" and len(bars) > 1:
             ends.append([*bars.pop(), at])
         elif sign == "|":
@@ -126,7 +124,7 @@ def choices(pattern: str) -> Iterator[tuple[int, int]]:
         at += 1
     ends.append([*bars.pop(), len(pattern)])
     for edges in ends:
-        for number, (left, right) in enumerate(zip(edges, edges[1:], strict=False)):
+        for number, (left, right) in enumerate(pairwise(edges)):
             if len(edges) > 2:
                 yield (left, right) if number else (left + 1, right + 1)
 
@@ -259,7 +257,9 @@ class Tally:
 class Mutation:
     """A pytest plugin that runs the tests of each file once for each of its mutants."""
 
-    def __init__(self, files: Sequence[Path], lines: range | None, jobs: int, known: dict[str, dict[tuple[str, str], str]]) -> None:
+    def __init__(
+        self, files: Sequence[Path], lines: range | None, jobs: int, known: dict[str, dict[tuple[str, str], str]]
+    ) -> None:
         self.files = files
         self.lines = lines
         self.jobs = jobs
@@ -269,6 +269,7 @@ class Mutation:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """In place of one run of all tests, one of some of them for each mutant."""
         if session.testsfailed:
             sys.exit("the tests cannot be collected")
         gc.freeze()
@@ -312,11 +313,13 @@ class Mutation:
         return tally
 
     def is_quick(self, live: ModuleType, text: str, item: pytest.Function) -> bool:
+        """Whether a test is one to run thousands of times."""
         started = time.monotonic()
         self.outcome_of(live, text, [item])
         return time.monotonic() - started < SLOW
 
     def outcome_of(self, live: ModuleType, code: str, items: list[pytest.Function]) -> str:
+        """The test that fails with this text of the module, or nothing."""
         ((_, failed),) = self.outcomes(live, [Mutant(0, "", "", code)], items)
         return failed
 
@@ -348,6 +351,7 @@ class Mutation:
                 yield mutant, failed if os.waitstatus_to_exitcode(status) == 0 else failed or "crash"
 
     def forked(self, live: ModuleType, mutant: Mutant, items: list[pytest.Function]) -> tuple[int, int]:
+        """A process that tests one mutant, and where to read what noticed it."""
         reading, writing = os.pipe()
         pid = os.fork()
         if pid:
@@ -393,6 +397,7 @@ def fails(item: pytest.Function) -> bool:
 
 
 def is_by_chance(item: pytest.Function) -> bool:
+    """Whether its input is drawn by Hypothesis."""
     return hasattr(getattr(item, "obj", None), "hypothesis")
 
 
@@ -449,9 +454,11 @@ def main() -> None:
     code = pytest.main([*options, *tests], plugins=[plugin])
     noticed = sum(tally.noticed for tally in plugin.tallies)
     survivors = sum(len(tally.survivors) for tally in plugin.tallies)
-    print(f"{100 * noticed / max(1, noticed + survivors):6.1f} %  of {noticed + survivors} mutants, {time.monotonic() - started:.0f} s")
+    print(
+        f"{100 * noticed / max(1, noticed + survivors):6.1f} %  of {noticed + survivors} mutants, {time.monotonic() - started:.0f} s"
+    )
     for name, (before, after) in plugin.gone:
-        print(f"{LISTED.name}: this mutant of {name} does not survive any more: take it out\n- {before}\n+ {after}")
+        print(f"{LISTED.name}: take out what does not survive any more, of {name}\n- {before}\n+ {after}")
     sys.exit(code != 0 or survivors > 0 or bool(plugin.gone))
 
 

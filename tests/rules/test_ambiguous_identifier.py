@@ -14,7 +14,7 @@ ROUTES = [
     ("PUT", "/devices", {"device": {"id": "d", "platform": "ios"}}),
     ("DELETE", "/devices/d", None),
 ]
-each_route = pytest.mark.parametrize(("method", "route", "body"), ROUTES, ids=lambda value: str(value))
+each_route = pytest.mark.parametrize(("method", "route", "body"), ROUTES, ids=str)
 
 
 @each_route

@@ -1,5 +1,7 @@
 """What an example file cannot say of a duplicate event: which exchange it repeats, and that its bytes stay secret."""
 
+import re
+
 import pytest
 
 from cio_proxy.audit import Engine, sealed_with
@@ -71,9 +73,12 @@ async def test_what_is_remembered_of_an_event_is_one_sealed_fact_and_is_soon_for
     assert "A-1000" not in repr(vars(store))
 
 
+NAMES = """
+order transaction payment invoice booking reservation purchase charge refund receipt request submission
+"""
 OCCURRENCES = [
     f"{what}{which}"
-    for what in "order transaction payment invoice booking reservation purchase charge refund receipt request submission".split()
+    for what in re.findall(r"\w+", NAMES)
     for which in ("_id", "Uuid", "-no", "nr", " num", "Number", "_ref", ".reference", "_code", "")
 ]
 
@@ -84,24 +89,20 @@ async def test_data_that_names_an_occurrence_proves_a_repeat(name: str) -> None:
     assert [finding.confidence for finding in await found((0, 200, event), (1, 200, event))] == ["likely"]
 
 
-@pytest.mark.parametrize("name", ["reorder_id", "order_ids", "order_date", "ids", "id", "total", "order_id_2", "x" * 96 + "order"])
+@pytest.mark.parametrize(
+    "name", ["reorder_id", "order_ids", "order_date", "ids", "id", "total", "order_id_2", "x" * 96 + "order"]
+)
 async def test_other_data_leaves_it_possible(name: str) -> None:
     event = b'{"name": "a_b", "data": {"%s": "A-1"}}' % name.encode()
     assert await found((0, 200, event), (1, 200, event)) == []
 
 
-async def test_an_event_with_an_id_of_its_own_is_customer_ios_to_judge_and_an_empty_id_is_none() -> None:
-    def event(field: bytes, value: bytes) -> bytes:
-        return b'{"userId": "42", "event": "a_b", "name": "a_b", "%s": %s, "data": {"order": 1}, "properties": {"order": 1}}' % (
-            field,
-            value,
-        )
-
-    for path, field, value, count in (
-        (b"/api/v1/customers/42/events", b"id", b'"01HF7YAT00Q8Z3V5K2M9N4P6RS"', 0),
-        (b"/api/v1/customers/42/events", b"id", b'""', 1),
-        (b"/api/v1/customers/42/events", b"id", b"null", 1),
-        (b"/api/v1/customers/42/events", b"messageId", b'"m"', 1),
-    ):
-        sent = event(field, value)
-        assert len(await found((0, 200, sent), (1, 200, sent), path=path)) == count
+@pytest.mark.parametrize(
+    ("field", "count"),
+    [(b'"id": "01HF7YAT00Q8Z3V5K2M9N4P6RS"', 0), (b'"id": ""', 1), (b'"id": null', 1), (b'"messageId": "m"', 1)],
+)
+async def test_an_event_with_an_id_of_its_own_may_be_sent_again_and_an_empty_id_is_none(
+    field: bytes, count: int
+) -> None:
+    sent = b'{"name": "a_b", %s, "data": {"order": 1}}' % field
+    assert len(await found((0, 200, sent), (1, 200, sent))) == count

@@ -186,7 +186,9 @@ def test_keys_in_the_body(text: str, wanted: str | None) -> None:
     assert all(not finding.whole for finding in findings(RULE, *EVENT, body))
 
 
-@pytest.mark.parametrize(("secret", "wanted"), [("12abcdefghijklmn", [("/data/n", "certain")]), ("2abcdefghijklmn", [])])
+@pytest.mark.parametrize(
+    ("secret", "wanted"), [("12abcdefghijklmn", [("/data/n", "certain")]), ("2abcdefghijklmn", [])]
+)
 def test_a_short_key_may_stand_in_a_text_by_chance(secret: str, wanted: list[tuple[str, str]]) -> None:
     assert told(RULE, *EVENT, {"name": "a", "data": {"n": f"xx {secret} yy"}}, headers=basic(SITE, secret)) == wanted
     assert told(RULE, *EVENT, {"name": "a", "data": {"n": secret}}, headers=basic(SITE, secret)) == wanted

@@ -34,9 +34,7 @@ def styled(name: str, convention: str, *, pipelines: bool = False) -> list[tuple
         id="1", at=1.75e9, method="POST", target=target, host=host, headers=(), body=body % name.encode()
     )
     said = RuleSettings(report="possible", params={"convention": convention})
-    engine = Engine(
-        Settings(rules={RULE: said}), tuple(r for r in RULES if r.info.id == RULE), sealed_with(b"k" * 32)
-    )
+    engine = Engine(Settings(rules={RULE: said}), tuple(r for r in RULES if r.info.id == RULE), sealed_with(b"k" * 32))
     return [(f.confidence, f.corrected) for f in engine.judge(engine.open(exchange), Reading()).findings]
 
 

@@ -146,7 +146,12 @@ CASES: list[tuple[str, str, dict[str, Any], list[tuple[str, str]]]] = [
     ("POST", f"{CDP}/page", {"groupId": "g"}, [("/userId", "`page` has neither userId nor anonymousId")]),
     ("POST", f"{CDP}/page", {}, [("/userId", "`page` has neither userId nor anonymousId")]),
     ("POST", f"{CDP}/screen", {"userId": None}, [("/userId", "`screen` has neither userId nor anonymousId")]),
-    ("POST", f"{CDP}/batch", {"batch": [{"type": WRONG, "userId": "4"}]}, [("/batch/0/type", a_list("type", "a text"))]),
+    (
+        "POST",
+        f"{CDP}/batch",
+        {"batch": [{"type": WRONG, "userId": "4"}]},
+        [("/batch/0/type", a_list("type", "a text"))],
+    ),
     (
         "POST",
         f"{CDP}/batch",
@@ -164,7 +169,9 @@ def test_what_is_said_of_a_call(method: str, url: str, body: Any, wanted: list[t
 SEGMENT = f"{V1}/segments/7/add_customers"
 
 
-@pytest.mark.parametrize("query", ["", "?id_type=id", "?id_type=email", "?id_type=cio_id", "?a=b&id_type=email&c", "?x?id_type=a"])
+@pytest.mark.parametrize(
+    "query", ["", "?id_type=id", "?id_type=email", "?id_type=cio_id", "?a=b&id_type=email&c", "?x?id_type=a"]
+)
 def test_kinds_of_ids_that_there_are(query: str) -> None:
     assert said("POST", SEGMENT + query, {"ids": ["1"]}) == []
 

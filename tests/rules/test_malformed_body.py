@@ -33,7 +33,12 @@ def test_why_a_body_was_not_read(kind: FaultKind, reason: str) -> None:
 
 
 def test_the_first_of_each_kind_is_told_in_order_by_the_leading_call_alone() -> None:
-    faults = (Fault("nan", "/a", "1"), Fault("nan", "/b", "2"), Fault("duplicate-key", "/c", "3"), Fault("unread", "", ""))
+    faults = (
+        Fault("nan", "/a", "1"),
+        Fault("nan", "/b", "2"),
+        Fault("duplicate-key", "/c", "3"),
+        Fault("unread", "", ""),
+    )
     told_of = [(each.pointer if isinstance(each, Finding) else each.reason) for each in judged(*faults)]
     assert told_of == ["/a", "/c", REASONS["unread"]]
     assert judged(*faults, item=1) == []

@@ -13,7 +13,20 @@ TIMES = [
     *("a_at", "a_on", "a_date", "a_time", "a_ts", "paidAt", "x1At", "paidOn", "paidDate", "paidTime", "1At", "date"),
     "timestamp",
 ]
-NO_TIMES = ["at", "at_a", "PAIDAt", "At", "Date", "update", "my_timestamp", "timestamps", "paidTs", "a_AT", "_atx", "phone"]
+NO_TIMES = [
+    "at",
+    "at_a",
+    "PAIDAt",
+    "At",
+    "Date",
+    "update",
+    "my_timestamp",
+    "timestamps",
+    "paidTs",
+    "a_AT",
+    "_atx",
+    "phone",
+]
 
 
 def attributes(**named: Any) -> list[tuple[str, str]]:
@@ -66,7 +79,11 @@ def test_a_list_tells_of_each_name_once() -> None:
         ("/items/0/paid_at", "likely"),
         ("/items/1/sent_at", "likely"),
     ]
-    assert attributes(a_at=MS, b_at=MS, c={"a_at": MS}) == [("/a_at", "likely"), ("/b_at", "likely"), ("/c/a_at", "likely")]
+    assert attributes(a_at=MS, b_at=MS, c={"a_at": MS}) == [
+        ("/a_at", "likely"),
+        ("/b_at", "likely"),
+        ("/c/a_at", "likely"),
+    ]
 
 
 def test_a_documented_field_is_certain_and_told_once() -> None:
@@ -95,7 +112,12 @@ def pipelines(timestamp: Any) -> list[Any]:
 
 def test_pipelines_documents_iso_8601() -> None:
     assert pipelines(1_700_000_000) == [
-        ("possible", "2023-11-14T22:13:20Z", 1_700_000_000, "1700000000 is a time in seconds where ISO 8601 is documented")
+        (
+            "possible",
+            "2023-11-14T22:13:20Z",
+            1_700_000_000,
+            "1700000000 is a time in seconds where ISO 8601 is documented",
+        )
     ]
     assert pipelines(MS + 999)[0][:3] == ("certain", "2023-11-14T22:13:20Z", MS + 999)
     assert pipelines(MS * 1_000_000 + 999_999_999)[0][1] == "2023-11-14T22:13:20Z"

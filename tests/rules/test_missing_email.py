@@ -7,7 +7,19 @@ import pytest
 
 from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.drivers import Recorded, audit_recorded
-from cio_proxy.model import Call, Deadline, Exchange, Finding, Json, Outcome, OutcomeKind, People, Person, Settings, Span
+from cio_proxy.model import (
+    Call,
+    Deadline,
+    Exchange,
+    Finding,
+    Json,
+    Outcome,
+    OutcomeKind,
+    People,
+    Person,
+    Settings,
+    Span,
+)
 from cio_proxy.rules import RULES
 from cio_proxy.rules.missing_email import DAY, learn, needs
 
@@ -29,7 +41,9 @@ def call(person: Person, **attributes: Json) -> Call:
     )
 
 
-def taught(person: Person, kind: OutcomeKind = "accepted", **attributes: Json) -> list[tuple[str, str, str, Any, float]]:
+def taught(
+    person: Person, kind: OutcomeKind = "accepted", /, **attributes: Json
+) -> list[tuple[str, str, str, Any, float]]:
     facts = learn(call(person, **attributes), Outcome(kind, NOW), PARAMS)
     return [(*fact.key, fact.value, fact.ttl) for fact in facts]
 
@@ -37,8 +51,9 @@ def taught(person: Person, kind: OutcomeKind = "accepted", **attributes: Json) -
 def test_an_address_is_remembered_under_each_identifier_whatever_the_answer() -> None:
     seen = Span(NOW, NOW)
     person = Person(id="42", email="a@example.com")
-    for kind in ("accepted", "unknown"):
-        assert taught(person, kind) == [  # type: ignore[arg-type]
+    endings: tuple[OutcomeKind, ...] = ("accepted", "unknown")
+    for kind in endings:
+        assert taught(person, kind) == [
             ("has-email", "w", "id:42", seen, 7.0),
             ("has-email", "w", "email:a@example.com", seen, 7.0),
         ]
@@ -70,10 +85,10 @@ def test_a_new_person_without_one_has_a_window() -> None:
 )
 def test_how_fresh_a_person_is(name: str, age: int, fresh: bool) -> None:
     attributes: dict[str, Json] = {name: NOW - age}
-    assert bool(taught(Person(id="42"), **attributes)) == fresh
+    assert bool(taught(Person(id="42"), "accepted", **attributes)) == fresh
     assert taught(Person(id="42"), "unknown", **attributes) == []
-    assert taught(Person(cio_id="c"), **attributes) != [] or not fresh
-    assert taught(Person(anonymous="x"), **attributes) == []
+    assert taught(Person(cio_id="c"), "accepted", **attributes) != [] or not fresh
+    assert taught(Person(anonymous="x"), "accepted", **attributes) == []
 
 
 @pytest.mark.parametrize("people", ["partial", "complete"])

@@ -34,7 +34,12 @@ def test_an_id_has_150_characters(length: int, wanted: list[tuple[str, str]]) ->
 
 @pytest.mark.parametrize(
     ("name", "wanted"),
-    [("a" * 100, []), ("a" * 101, [("/name", LIKELY)]), ("a" * 500, [("/name", LIKELY)]), ("a" * 501, [("/name", CERTAIN)])],
+    [
+        ("a" * 100, []),
+        ("a" * 101, [("/name", LIKELY)]),
+        ("a" * 500, [("/name", LIKELY)]),
+        ("a" * 501, [("/name", CERTAIN)]),
+    ],
 )
 def test_an_event_name_has_100_bytes_and_at_most_500_characters(name: str, wanted: list[tuple[str, str]]) -> None:
     assert told(RULE, "POST", f"{PERSON}/events", {"name": name}) == wanted
@@ -44,7 +49,9 @@ def test_an_event_name_has_100_bytes_and_at_most_500_characters(name: str, wante
 def test_bytes_are_counted_not_characters() -> None:
     emoji = b'"\xf0\x9f\x99\x82' + b"\xf0\x9f\x99\x82" * 24 + b'"'
     assert told(RULE, "POST", f"{PERSON}/events", b'{"name": %s}' % emoji) == []
-    assert told(RULE, "POST", f"{PERSON}/events", b'{"name": %s}' % emoji.replace(b'"', b'"a', 1)) == [("/name", LIKELY)]
+    assert told(RULE, "POST", f"{PERSON}/events", b'{"name": %s}' % emoji.replace(b'"', b'"a', 1)) == [
+        ("/name", LIKELY)
+    ]
     assert told(RULE, "PUT", PERSON, {"ä" * 75: 1}) == []
     assert told(RULE, "PUT", PERSON, {"ä" * 75 + "a": 1}) == [("/" + "ä" * 75 + "a", CERTAIN)]
 

@@ -79,7 +79,13 @@ PLACES: list[tuple[str, str, dict[str, Any], str, str]] = [
     ("POST", EVENTS, {"name": "a", "data": {MAIL: 1}}, f"/data/{MAIL}", "name in the event's data"),
     ("POST", EVENTS, {"name": "a", "data": {"a": 1, f"b/ {MAIL}": 1}}, f"/data/b~1 {MAIL}", "name in the event's data"),
     ("PUT", "track.customer.io/api/v1/customers/42", {"a": 1, MAIL: 1}, f"/{MAIL}", "attribute name"),
-    ("POST", "cdp.customer.io/v1/group", {"userId": "4", "groupId": "g", "objectTypeId": MAIL}, "/objectTypeId", "object type"),
+    (
+        "POST",
+        "cdp.customer.io/v1/group",
+        {"userId": "4", "groupId": "g", "objectTypeId": MAIL},
+        "/objectTypeId",
+        "object type",
+    ),
     (
         "POST",
         "track.customer.io/api/v2/entity",
@@ -90,14 +96,24 @@ PLACES: list[tuple[str, str, dict[str, Any], str, str]] = [
     (
         "POST",
         "track.customer.io/api/v2/batch",
-        {"batch": [{"type": "object", "action": "identify", "identifiers": {"object_type_id": MAIL, "object_id": "1"}}]},
+        {
+            "batch": [
+                {"type": "object", "action": "identify", "identifiers": {"object_type_id": MAIL, "object_id": "1"}}
+            ]
+        },
         "/batch/0/identifiers/object_type_id",
         "object type",
     ),
     ("POST", "cdp.customer.io/v1/track", {"userId": "4", "event": MAIL}, "/event", "event name"),
     ("POST", "cdp.customer.io/v1/screen", {"userId": "4", "name": MAIL}, "/name", "screen name"),
     *(
-        ("POST", "cdp.customer.io/v1/page", {"userId": "4", "properties": {key: f"/a?m={MAIL}"}}, f"/properties/{key}", page)
+        (
+            "POST",
+            "cdp.customer.io/v1/page",
+            {"userId": "4", "properties": {key: f"/a?m={MAIL}"}},
+            f"/properties/{key}",
+            page,
+        )
         for key, page in dict.fromkeys(("url", "path", "search", "referrer"), "name or address of a page").items()
     ),
 ]

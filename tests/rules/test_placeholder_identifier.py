@@ -16,7 +16,17 @@ PLACEHOLDERS = [
 ]
 IDENTIFIERS = [
     *("", "42", "Undefined", "NULL", "nan", "[object Array]", "%x", "%", "{{id}} ", "{{{id}}", "{%id}", "{id", "$id"),
-    *("{6f1c2b7e-93d4-4c5a-8f20-1b7d9e4a6c38}", "{1}", "{a1}", "%(1)s", "%(id)x", "<id>", "<%id>", "{{a}b}", "nullable"),
+    *(
+        "{6f1c2b7e-93d4-4c5a-8f20-1b7d9e4a6c38}",
+        "{1}",
+        "{a1}",
+        "%(1)s",
+        "%(id)x",
+        "<id>",
+        "<%id>",
+        "{{a}b}",
+        "nullable",
+    ),
 ]
 
 
@@ -60,7 +70,12 @@ PLACES: list[tuple[str, str, dict[str, Any], list[str]]] = [
         item("merge", primary={"cio_id": X}, secondary={"id": X}, identifiers={"id": X}),
         ["/primary/cio_id", "/secondary/id"],
     ),
-    ("POST", f"{TRACK}/v2/entity", item("event", name=X, identifiers={"id": X}, attributes={"id": X}), ["/identifiers/id"]),
+    (
+        "POST",
+        f"{TRACK}/v2/entity",
+        item("event", name=X, identifiers={"id": X}, attributes={"id": X}),
+        ["/identifiers/id"],
+    ),
     (
         "POST",
         f"{CDP}/identify",

@@ -35,7 +35,9 @@ async def found(*sent: tuple[float, str, bytes, bytes, int], people: People = "p
     return await audit_recorded(recorded, Engine(Settings(people=people), RULE, sealed_with(b"k" * 32)))
 
 
-def identify(at: float, body: bytes = b'{"email": "a@example.com"}', status: int = 200) -> tuple[float, str, bytes, bytes, int]:
+def identify(
+    at: float, body: bytes = b'{"email": "a@example.com"}', status: int = 200
+) -> tuple[float, str, bytes, bytes, int]:
     return (at, "PUT", PERSON, body, status)
 
 
@@ -77,9 +79,7 @@ async def test_an_event_that_was_not_accepted_proves_nothing(status: int) -> Non
 
 
 @pytest.mark.parametrize("name", ["created_at", "createdAt"])
-@pytest.mark.parametrize(
-    ("offset", "count"), [(-301, 0), (-300, 1), (0, 1), (5, 1)]
-)
+@pytest.mark.parametrize(("offset", "count"), [(-301, 0), (-300, 1), (0, 1), (5, 1)])
 async def test_who_was_created_before_the_event_was_known_then(name: str, offset: int, count: int) -> None:
     body = b'{"%s": %d}' % (name.encode(), NOW + offset)
     findings = await found(event(0, b'{"name": "a"}'), identify(5, body))
@@ -125,7 +125,10 @@ async def test_where_every_person_is_known_an_unknown_one_is_told_at_once() -> N
 
 def test_what_is_taught_is_kept_for_as_long_as_the_operator_says() -> None:
     exchange = Exchange(id="1", at=NOW, method="POST", target=b"/", host="", headers=(), body=b"", connection="c")
-    def taught(kind: Kind, name: str | None = None, ending: OutcomeKind = "accepted") -> list[tuple[str, str, str, float, float, float, str]]:
+
+    def taught(
+        kind: Kind, name: str | None = None, ending: OutcomeKind = "accepted"
+    ) -> list[tuple[str, str, str, float, float, float, str]]:
         call = Call(
             exchange=exchange, api="track_v1", kind=kind, endpoint="", workspace="w", person=Person(id="42"), name=name
         )

@@ -116,7 +116,10 @@ GOOD = basic("f82ad78f695bd32f9d99", "a13c95a0bc44d9f01e27")["Authorization"]
 
 @pytest.mark.parametrize(
     ("host", "target", "fix"),
-    [("track.customer.io", EVENTS, "Use HTTP Basic"), ("api.customer.io", "/v1/campaigns", "Use `Authorization: Bearer`")],
+    [
+        ("track.customer.io", EVENTS, "Use HTTP Basic"),
+        ("api.customer.io", "/v1/campaigns", "Use `Authorization: Bearer`"),
+    ],
 )
 async def test_an_answer_of_401_without_credentials(host: str, target: str, fix: str) -> None:
     (finding,) = await answered(401, host, target, method="POST" if host[0] == "t" else "GET")

@@ -16,7 +16,9 @@ TRACK = {"userId": "42", "event": "a"}
 
 
 def key(secret: str, user: str = "") -> dict[str, str]:
-    return {"Authorization": "Basic " + base64.b64encode(f"{user or secret}:{secret if user else ''}".encode()).decode()}
+    return {
+        "Authorization": "Basic " + base64.b64encode(f"{user or secret}:{secret if user else ''}".encode()).decode()
+    }
 
 
 @pytest.mark.parametrize("prefix", ["pk_us_", "sk_us_", "pk_eu_", "sk_eu_"])
