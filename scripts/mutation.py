@@ -454,9 +454,8 @@ def main() -> None:
     code = pytest.main([*options, *tests], plugins=[plugin])
     noticed = sum(tally.noticed for tally in plugin.tallies)
     survivors = sum(len(tally.survivors) for tally in plugin.tallies)
-    print(
-        f"{100 * noticed / max(1, noticed + survivors):6.1f} %  of {noticed + survivors} mutants, {time.monotonic() - started:.0f} s"
-    )
+    score, seconds = 100 * noticed / max(1, noticed + survivors), time.monotonic() - started
+    print(f"{score:6.1f} %  of {noticed + survivors} mutants, {seconds:.0f} s")
     for name, (before, after) in plugin.gone:
         print(f"{LISTED.name}: take out what does not survive any more, of {name}\n- {before}\n+ {after}")
     sys.exit(code != 0 or survivors > 0 or bool(plugin.gone))
