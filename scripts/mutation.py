@@ -446,6 +446,8 @@ def main() -> None:
     every = [*sorted((ROOT / "cio_proxy" / "rules").glob("*.py")), ROOT / "cio_proxy" / "recognise.py"]
     files = [file.resolve() for file in asked.files] or every
     lines = range(asked.lines[0], asked.lines[1] + 1) if asked.lines else None
+    os.environ["TZ"] = "Asia/Kolkata"  # so that a time without its zone is another
+    time.tzset()
     started = time.monotonic()
     plugin = Mutation(files, lines, asked.jobs, read_listed())
     options = ["--override-ini=addopts=", "--import-mode=importlib", "-p", "no:terminal", "-p", "no:cacheprovider"]
