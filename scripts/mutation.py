@@ -205,6 +205,7 @@ def put_in_place(live: ModuleType, code: str) -> None:
             take_code(old, value)
         elif isinstance(value, type) and isinstance(old, type) and value.__module__ == live.__name__:
             for method, theirs in vars(value).items():
+                theirs = getattr(theirs, "__func__", theirs)
                 if isinstance(theirs, FunctionType):
                     take_code(getattr(old, method), theirs)
         elif not name.startswith("__") and not isinstance(value, ModuleType) and differs(value, old):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .alone import told
+from .alone import findings, told
 
 PEOPLE = "track.customer.io/api/v1/customers/"
 ROUTES = [
@@ -50,3 +50,9 @@ def test_an_identifier_with_slashes_that_look_like_a_route() -> None:
     for identifier in ("a/b", "x/api/v1/customers/y", "a/devices/b"):
         assert told("ambiguous-identifier", "DELETE", f"{PEOPLE}{identifier}/devices/d") == [("path:", "likely")]
     assert told("ambiguous-identifier", "PUT", "track.customer.io/api/v1/accounts/a@b", {}) == []
+
+
+def test_the_first_sign_that_is_not_encoded_is_named() -> None:
+    for identifier, sign in (("X@b", "@"), ("X+b@c", "+"), ("a@b&c", "@"), ("a&b", "&")):
+        (finding,) = findings("ambiguous-identifier", "DELETE", f"{PEOPLE}{identifier}")
+        assert finding.message == f"the identifier in the path holds `{sign}` that is not percent-encoded"

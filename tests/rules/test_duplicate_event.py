@@ -18,6 +18,7 @@ async def found(
     *sent: tuple[float, int | None, bytes],
     path: bytes = b"/api/v1/customers/42/events",
     store: MemoryStore | None = None,
+    sites: tuple[bytes, ...] = (),
 ) -> list[Finding]:
     """The findings of requests, each with its time, the status of its answer and its body."""
     recorded = [
@@ -28,7 +29,7 @@ async def found(
                 method="POST",
                 target=path,
                 host="track.customer.io",
-                headers=(),
+                headers=((b"Authorization", sites[number]),) if sites else (),
                 body=body,
             ),
             Recorded(1.75e9 + at, status),
@@ -106,3 +107,9 @@ async def test_an_event_with_an_id_of_its_own_may_be_sent_again_and_an_empty_id_
 ) -> None:
     sent = b'{"name": "a_b", %s, "data": {"order": 1}}' % field
     assert len(await found((0, 200, sent), (1, 200, sent))) == count
+
+
+async def test_another_workspace_has_people_of_its_own() -> None:
+    one, other = b"Basic b25lOmtleTE=", b"Basic b3RoZXI6a2V5Mg=="  # one:key1, other:key2
+    assert len(await found((0, 200, EVENT), (1, 200, EVENT), sites=(one, one))) == 1
+    assert await found((0, 200, EVENT), (1, 200, EVENT), sites=(one, other)) == []

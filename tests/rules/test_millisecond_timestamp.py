@@ -86,7 +86,13 @@ def test_a_list_tells_of_each_name_once() -> None:
     ]
 
 
+def test_names_that_take_turns_are_told_of_once_each() -> None:
+    both = {"a_at": MS, "b_at": MS}
+    assert attributes(items=[both, both]) == [("/items/0/a_at", "likely"), ("/items/0/b_at", "likely")]
+
+
 def test_a_documented_field_is_certain_and_told_once() -> None:
+    assert attributes(paid_at=MS, created_at=MS) == [("/created_at", "certain"), ("/paid_at", "likely")]
     assert attributes(created_at=MS, paid_at=MS) == [("/created_at", "certain"), ("/paid_at", "likely")]
     (finding,) = findings(RULE, "PUT", PERSON, {"created_at": MS + 999})
     assert (finding.corrected, finding.evidence, finding.refusable) == (MS // 1000, MS + 999, True)
