@@ -204,9 +204,8 @@ def put_in_place(live: ModuleType, code: str) -> None:
         if isinstance(value, FunctionType) and isinstance(old, FunctionType):
             take_code(old, value)
         elif isinstance(value, type) and isinstance(old, type) and value.__module__ == live.__name__:
-            for method, theirs in vars(value).items():
-                theirs = getattr(theirs, "__func__", theirs)
-                if isinstance(theirs, FunctionType):
+            for method, held in vars(value).items():
+                if isinstance(theirs := getattr(held, "__func__", held), FunctionType):
                     take_code(getattr(old, method), theirs)
         elif not name.startswith("__") and not isinstance(value, ModuleType) and differs(value, old):
             for importer in importers:

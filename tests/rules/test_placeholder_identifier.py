@@ -94,6 +94,7 @@ PLACES: list[tuple[str, str, dict[str, Any], list[str]]] = [
     ("POST", f"{TRACK}/v1/segments/7/add_customers", {"ids": [OK, X, X]}, ["/ids/1"]),
     ("POST", f"{TRACK}/v1/segments/7/remove_customers", {"ids": [1, None, X]}, ["/ids/2"]),
     ("POST", f"{TRACK}/v1/segments/7/remove_customers", {"ids": X}, []),
+    ("POST", f"{TRACK}/v1/segments/7/remove_customers", {"ids": [OK]}, []),
     (
         "POST",
         f"{TRACK}/v2/batch",
@@ -120,7 +121,8 @@ def test_the_other_end_of_a_relationship() -> None:
     at = "/cio_relationships/3/identifiers/a~1b"
     assert told(RULE, "POST", f"{TRACK}/v2/entity", body) == [(at, "certain")]
     assert told(RULE, "PUT", f"{TRACK}/v1/customers/42", {"cio_relationships": X}) == []
-    assert told(RULE, "PUT", f"{TRACK}/v1/customers/42", {"cio_relationships": {"relationships": X}}) == []
+    for links in (X, 7, {"identifiers": {"id": X}}):
+        assert told(RULE, "PUT", f"{TRACK}/v1/customers/42", {"cio_relationships": {"relationships": links}}) == []
 
 
 @pytest.mark.parametrize("segment", ["undefined", "cio_null", "%7Bid%7D", "%7B%7Bid%7D%7D"])
