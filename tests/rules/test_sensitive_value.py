@@ -13,6 +13,8 @@ from cio_proxy.facts import Reading
 from cio_proxy.model import Exchange, Finding, Json, RuleSettings, Settings
 from cio_proxy.rules import RULES
 
+from .alone import told
+
 RULE = "sensitive-value"
 INFOS = tuple(rule for rule in RULES if rule.info.id == RULE)
 CONTENT = "TUFERSBVUCBGT1IgVEhFIEVYQU1QTEUsIE5PIEtFWQ"
@@ -174,3 +176,15 @@ def test_evidence_is_how_long_the_number_is() -> None:
     for value, evidence in (("4111 1111 1111 1111", "16 characters"), (ACCOUNT, "22 characters")):
         (finding,) = found({"x": value})
         assert finding.evidence == evidence
+
+
+def test_an_account_number_of_few_digits_and_digits_behind_escapes_are_found() -> None:
+    assert sure("NL91ABNA0417164300", "x") == ["likely"]
+    escaped = "".join(f"\\u{ord(sign):04x}" for sign in CARD).encode()
+    url = "track.customer.io/api/v1/customers/42"
+    assert told(RULE, "PUT", url, b'{"card": "%s"}' % escaped) == [("/card", "likely")]
+
+
+def test_the_content_of_a_key_ends_within_400_characters_of_its_frame() -> None:
+    for between, count in (("x " * 180, 1), (" " + "x " * 180, 0)):
+        assert len(sure(f"-----BEGIN PRIVATE KEY-----{between}{CONTENT}", "x")) == count
