@@ -153,6 +153,8 @@ def mutants_of(file: Path) -> Iterator[Mutant]:
         statement = holders.get(id(mutation.original_node))
         if statement is None or is_of_no_effect(statement) or is_prose(mutation.original_node, statement):
             continue
+        if is_same_number(mutation.original_node, mutation.mutated_node):
+            continue
         changed = deep_replace(statement, mutation.original_node, mutation.mutated_node)
         at = next(n for n, each in enumerate(module.body) if each is statement)
         code = head + "".join([*pieces[:at], module.code_for_node(changed), *pieces[at + 1 :]])  # type: ignore[arg-type]
@@ -181,6 +183,11 @@ def is_of_no_effect(statement: cst.CSTNode) -> bool:
     if isinstance(small, cst.Assign) and isinstance(small.value, cst.Subscript):
         return True
     return isinstance(small, cst.Import | cst.ImportFrom | cst.TypeAlias | cst.Expr)
+
+
+def is_same_number(one: cst.CSTNode, other: cst.CSTNode) -> bool:
+    """Whether one was added to a number so large that it stays the same."""
+    return isinstance(one, cst.Float) and isinstance(other, cst.Float) and one.evaluated_value == other.evaluated_value
 
 
 def is_prose(node: cst.CSTNode, statement: cst.CSTNode) -> bool:
