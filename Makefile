@@ -1,7 +1,7 @@
 # Every target sets up what it needs first; nothing else has to be done by hand.
 PY := .venvs/newest/bin/python
 
-.PHONY: setup check test bench demo run wheel docs
+.PHONY: setup check test mutation bench demo run wheel docs
 
 setup:
 	@scripts/setup.sh
@@ -22,6 +22,10 @@ bench: setup
 	$(PY) bench/engine.py
 	$(PY) bench/proxy.py
 
+# Changes the rules in thousands of small ways: takes minutes. `MUTATION=cio_proxy/rules/x.py` takes one file.
+mutation: setup
+	@$(PY) scripts/mutation.py $(MUTATION)
+
 demo:
 	@scripts/setup.sh demo
 	@$(PY) scripts/demo.py
@@ -33,6 +37,7 @@ run:
 wheel: setup
 	$(PY) -m pip wheel --quiet --no-deps --wheel-dir dist .
 
-# The generated parts of README and configuration, and the picture of the demo.
+# The generated parts of README and configuration, what every rule tells, and the picture of the demo.
 docs: setup
+	@RENEW=1 $(PY) -m pytest -q tests/rules/test_told.py
 	@FORCE_COLOR=1 $(PY) scripts/demo.py | $(PY) scripts/docs.py

@@ -12,6 +12,8 @@ from cio_proxy.masking import masked, masked_json
 from cio_proxy.recognise import (
     LIMIT,
     PER_SECOND,
+    REACH,
+    Part,
     changes,
     is_card,
     is_day,
@@ -22,9 +24,12 @@ from cio_proxy.recognise import (
     is_milestone,
     is_plain,
     is_public_ip,
+    moment,
     number_of,
     parts,
     personal,
+    replaced,
+    replaced_by,
     template,
     unit,
     without_parts,
@@ -299,3 +304,357 @@ def test_years_that_no_datetime_can_hold() -> None:
 def test_json_is_masked_to_its_depth() -> None:
     value = {"a@example.com": ["b@example.com", {"n": 4111111111111111}], "ok": [1, 2.5, True, None, "word"]}
     assert masked_json(value) == {"<email>": ["<email>", {"n": "<card>"}], "ok": [1, 2.5, True, None, "word"]}
+
+
+# --- each entry and each bound -----------------------------------------------------------------
+
+
+def kinds(text: str) -> list[str]:
+    return [part.kind for part in parts(text)]
+
+
+def test_where_the_parts_are() -> None:
+    assert parts("x ada%2fb@example.com, 4111111111111111") == [Part("email", 2, 21), Part("card", 23, 39)]
+    assert replaced_by("a12345b67890c", [Part("number", 1, 6), Part("number", 7, 12)], lambda part: "-") == "a-b-c"
+
+
+def test_an_account_number_with_letters_among_its_digits() -> None:
+    body = "12A34B56C78D90E12F34G56H78I9"
+    rest = int("".join(str(int(sign, 36)) for sign in f"{body}LC00")) % 97
+    assert kinds(f"LC{98 - rest:02}{body}") == ["iban"]
+    assert not is_iban("DE\uff18\uff19370400440532013000")
+
+
+def test_what_is_personal() -> None:
+    assert {part.kind for text in PERSONAL for part in personal(text)} == {
+        *("email", "phone", "card", "iban", "ip", "secret")
+    }
+    assert all(personal(text) == [] for text in VARIABLE)
+    for text, kind in PERSONAL.items():
+        assert [part.kind for part in personal(f"https://example.com/?a={text}")] == [kind]
+
+
+MORE = {
+    "12345678901234567890123456789012": ["uuid"],
+    "DE89 ": [],
+    "Bearer acdefghijkl123": ["secret"],
+    "see %61da%2fb@example.com": ["email"],
+    "Ada@Example.COM": ["email"],
+    "a@b.xn--p1ai": ["email"],
+    "%41da@example.com": ["email"],
+    "ADA@EXAMPLE.COM": ["email"],
+    "lib@1.2": [],
+    "lib@10.2.com": [],
+    "a@1a.com": ["email"],
+    **{f"logo@{n}x.{kind}": [] for n in (1, 4) for kind in ("png", "jpg", "jpeg", "gif", "webp", "svg", "avif")},
+    "logo@5x.png": ["email"],
+    "6F1C2B7E-93D4-4C5A-8F20-1B7D9E4A6C38": ["uuid"],
+    "abcdefab-abcd-abcd-abcd-abcdefabcd12": [],
+    "abcdefab-abcd-abcd-abcd-abcdefabc123": ["uuid"],
+    "12345678-1234-1234-1234-123456789012": ["uuid"],
+    "6F1C2B7E93D44C5A8F201B7D9E4A6C38": ["uuid"],
+    "01HF7YATQQQQQQQQQQQQQQQQQQ": ["ulid"],
+    "01HFAYATQQQQQQQQQQQQQQQQQQ": [],
+    "0AHF7YATQQQQQQQQQ1QQQQQQQQ": ["ulid"],
+    "a4111111111111111": ["number"],
+    "Z4111111111111111": ["number"],
+    "4111111111111111a": ["number"],
+    "4111111111111111Z": ["number"],
+    "4111111111111112": ["number"],
+    "https://ada:pass@example.com/": ["url"],
+    "ftp://ada:pass@example.com/": ["secret"],
+    "HTTP://EXAMPLE.COM": ["url"],
+    "Www.example.com": ["url"],
+    "WWW.example.com": ["url"],
+    "wWW.x": ["url"],
+    "www.a": ["url"],
+    "awww.a": [],
+    "Zwww.a": [],
+    "9www.a": [],
+    "1999-01-01": ["date"],
+    "2026_10.31": ["date"],
+    "2026-12-30": ["date"],
+    "2026-09-09": ["date"],
+    "2026-13-01": [],
+    "%2b4915112345678": ["phone"],
+    "+4915112345": ["phone"],
+    "+4915112": ["number"],
+    "+1 2 3 4 5": [],
+    "+49151123": ["phone"],
+    "+10000000000": ["number"],
+    "a+4915112345678": ["number"],
+    "A+4915112345678": ["number"],
+    "2001:DB8::8A2E:370:7334": ["ip"],
+    "a::b:c::d": [],
+    "aa:bb:cc:dd": [],
+    "::ffff:1": ["ip"],
+    "999.1.1.1": [],
+    "1.2.3.4": ["ip"],
+    "507F1F77BCF86CD799439011": ["long-hex"],
+    "aaaaaaaaaaaaaaaaaaaaa123": ["long-hex"],
+    "aaaaaaaaaaaaaaaaaaaaaa12": [],
+    "11111111111111111111111a": ["long-hex"],
+    "111111111111111111111111": ["number"],
+    "A3F9C27E": ["hex"],
+    "abcde123": ["hex"],
+    "abcdef12": [],
+    "123456ab": ["hex"],
+    "1234567a": ["number"],
+    "zabcde123": [],
+    "Zabcde123": [],
+    "abcde123z": [],
+    "abcde123Z": [],
+    "eyJhbGciOiJ": ["secret"],
+    "eyJhbGci": [],
+    "sk_eu_abc123": ["secret"],
+    "pk_us_abc123": ["secret"],
+    "sa_sandbox_abc123": ["secret"],
+    "Bearer abcdefghij123": ["secret"],
+    "Basic abcdefghij123": ["secret"],
+    "de89370400440532013000": ["iban"],
+    "DE88370400440532013000": ["hex"],
+    "DE89 3704 0044 0532 0130 00": ["iban"],
+    "DE89  3704 0044 0532 0130 00": [],
+    "DE89 3704 0044 0532 0130 00x": [],
+    "DE89 3704 0044 0532 0130 00 x": ["iban"],
+    "DE89370400440532013000 1": ["iban"],
+    "DE89.370400440532013000": ["number"],
+    "ABCD12 DE89370400440532013000": ["iban"],
+    "ada@example.comx 4111111111111111, DE89370400440532013000": ["email", "card", "iban"],
+    "4111111111111111 and ada@example.com": ["card", "email"],
+    "ada@example.com4111111111111111": ["email", "card"],
+}
+
+
+@pytest.mark.parametrize(("text", "wanted"), MORE.items())
+def test_which_parts_a_text_has(text: str, wanted: list[str]) -> None:
+    assert kinds(text) == wanted
+    assert kinds(f"{text} @") == wanted, "whatever the first look says"
+    assert [part.kind for part in personal(text)] == [part.kind for part in personal(f"{text} @")]
+
+
+def test_parts_that_touch_are_both_found() -> None:
+    assert [(part.start, part.end) for part in parts("2026-11-24/2026-11-25")] == [(0, 10), (11, 21)]
+
+
+@pytest.mark.parametrize(
+    ("text", "plain", "impersonal"),
+    [
+        ("order_placed", True, True),
+        ("step 12", True, True),
+        ("a w.b", False, True),
+        ("a W.b", False, True),
+        ("eyJ", False, False),
+        ("step 123", True, True),
+        ("step 1234567", False, True),
+        ("step 12345678", False, False),
+        ("sk_us_123", True, False),
+        ("pk_eu_123", True, False),
+        ("sa_live_123", True, False),
+        ("Bearer 123", True, False),
+        ("eyJ 123", False, False),
+        ("a@b", False, False),
+        ("1.2.3", False, False),
+    ],
+)
+def test_what_the_first_looks_rule_out(text: str, plain: bool, impersonal: bool) -> None:
+    """Whatever may be a part is not ruled out; most of what is none, is."""
+    if not plain:
+        assert not is_plain(text) or parts(text) == []
+    assert is_impersonal(text) == impersonal or text.startswith(("sk", "pk", "sa", "Be"))
+
+
+def test_words_with_two_digits_are_ruled_out_at_once() -> None:
+    assert is_plain("order placed 12")
+    assert is_plain("OrderPlaced")
+    assert is_impersonal("order placed 1234567")
+    assert is_impersonal("OrderPlaced 1 2 3 4 5 6 7")
+    assert not is_plain("order 1234567 w.")
+
+
+def with_check_digit(digits: str, length: int) -> str:
+    """A number of this length that begins so and passes Luhn's check."""
+    body = (digits + "1234567890123456")[: length - 1]
+    return next(body + str(last) for last in range(10) if _luhn(body + str(last)))
+
+
+def _luhn(digits: str) -> bool:
+    doubled = [int(sign) * (2 if at % 2 else 1) for at, sign in enumerate(reversed(digits))]
+    return sum(each - 9 if each > 9 else each for each in doubled) % 10 == 0
+
+
+ISSUED = {
+    16: ["40", "49", "51", "55", "62", "65", "6011", "2200", "2204", "2221", "2720", "3528", "3589"],
+    15: ["34", "37"],
+    14: ["36", "38", "3000", "3059"],
+}
+NOT_ISSUED = {
+    16: ["39", "50", "56", "61", "63", "64", "66", "6010", "6012", "2199", "2205", "2220", "2721", "3527", "3590"],
+    15: ["33", "35", "36", "38", "41", "62", "6011"],
+    14: ["35", "37", "39", "40", "3060", "2999", "34", "62"],
+    13: ["41", "36", "34"],
+    17: ["41", "36", "34", "37", "51"],
+}
+
+
+@pytest.mark.parametrize(("length", "prefix"), [(length, each) for length, all in ISSUED.items() for each in all])
+def test_each_issuer_has_its_prefixes_and_length(length: int, prefix: str) -> None:
+    assert is_card(with_check_digit(prefix, length))
+    assert not is_card(str(int(with_check_digit(prefix, length)) + 1))
+
+
+@pytest.mark.parametrize(("length", "prefix"), [(length, each) for length, all in NOT_ISSUED.items() for each in all])
+def test_other_prefixes_are_no_issuers(length: int, prefix: str) -> None:
+    assert not is_card(with_check_digit(prefix, length))
+
+
+def test_a_card_number_has_no_other_signs() -> None:
+    assert is_card("4111_1111-1111 1111")
+    assert not is_card("4111.1111.1111.1111")
+    assert not is_card("\uff14" + "\uff11" * 15)
+
+
+LENGTHS = """
+AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29 ES24
+FI18 FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HN28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 LB28 LC32
+LI21 LT20 LU20 LV21 LY25 MC27 MD24 ME22 MK19 MN20 MR27 MT31 MU30 NI28 NL18 NO15 OM23 PK24 PL28 PS29 PT25 QA29 RO24
+RS22 RU33 SA24 SC31 SD18 SE24 SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20
+"""
+
+
+@pytest.mark.parametrize("country", LENGTHS.split())
+def test_an_account_number_of_each_country(country: str) -> None:
+    name, length = country[:2], int(country[2:])
+    for size in (length, length + 1, length - 1):
+        account = "1234567890" * 4
+        body = account[: size - 4]
+        rest = int("".join(str(int(sign, 36)) for sign in f"{body}{name}00")) % 97
+        assert is_iban(f"{name}{98 - rest:02}{body}") == (size == length)
+        assert ("iban" in kinds(f"x {name}{98 - rest:02}{body} y")) == (size == length)
+
+
+def test_an_account_number_has_ten_digits() -> None:
+    assert is_iban("MT84MALT011000012345MTLCAST001S")
+    few = "ABCDEFGHIJ" * 2
+    for digits, wanted in (("12345678", True), ("1234567", False)):
+        body = (digits + few)[:14]
+        rest = int("".join(str(int(sign, 36)) for sign in f"{body}NL00")) % 97
+        assert is_iban(f"NL{98 - rest:02}{body}") == wanted
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [("4.255.255.255", False), ("5.0.0.1", True), ("9.9.9.9", True), ("2a00:1450:4001::1", True), ("fe80::1", False)],
+)
+def test_addresses_on_the_internet(address: str, public: bool) -> None:
+    assert is_public_ip(address) == public
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("100.20.20.1", False),
+        ("99.99.99.99", True),
+        ("100.20.19.1", True),
+        ("100.20.20.0", True),
+        ("200.1.2.3", True),
+        ("100.20.20.20", False),
+        ("100.20.20", False),
+    ],
+)
+def test_which_numbers_are_like_a_version(text: str, version: bool) -> None:
+    assert is_like_a_version(text) == version
+
+
+def test_a_milestone_has_three_digits_and_zeros_or_ends_in_three_zeros() -> None:
+    assert all(map(is_milestone, ["12300", "1234000", "100"]))
+    assert not any(map(is_milestone, ["12340", "123400"]))
+
+
+def test_days_of_each_month() -> None:
+    days = [f"2026{month:02}{day:02}" for month in range(1, 13) for day in (1, 9, 10, 29, 30, 31)]
+    assert all(map(is_day, [*days, "190001", "209912"]))
+    assert not any(map(is_day, ["20260001", "20261301", "20260100", "20260132", "189912", "210001"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "rest"),
+    [
+        ("order-8412377", "order"),
+        ("order-8412377viewed", "order-viewed"),
+        ("order-8412377-viewed", "order-viewed"),
+        ("8412377 order 8412378 viewed", "order viewed"),
+        ("order8412377.viewed", "order.viewed"),
+        ("order8412377viewed", "order_viewed"),
+        ("order#8412377/viewed", "order/viewed"),
+        ("order=8412377viewed", "order_viewed"),
+        ("x order8412377viewed", "x order_viewed"),
+    ],
+)
+def test_the_separator_beside_a_part_stays(name: str, rest: str) -> None:
+    assert without_parts(name) == rest
+
+
+def test_a_text_is_cut_at_the_limit_and_parts_are_not() -> None:
+    assert replaced("x" * 10, [], 10) == "x" * 10
+    assert replaced("x" * 11, [], 10) == "x" * 10 + "…"
+    part = Part("number", 8, 13)
+    assert replaced("x" * 8 + "12345yy", [part], 10) == "x" * 8 + "<number>…"
+    assert replaced("x" * 10 + "12345yy", [Part("number", 10, 15)], 10) == "x" * 10 + "…"
+    assert replaced("x" * 9 + "12345yy", [Part("number", 9, 14)], 10) == "x" * 9 + "<number>…"
+    assert replaced("12345y" * 3, [Part("number", 0, 5)], 2) == "<number>…"
+    assert replaced("abc", [], 0) == "…"
+    assert replaced_by("a12345b", [Part("number", 1, 6)], lambda part: "-") == "a-b"
+
+
+def test_how_far_a_text_is_looked_at() -> None:
+    address = "ada@example.com"
+    for look in (parts, personal):
+        assert len(look("x " * ((LIMIT + REACH - len(address)) // 2) + address)) == 1
+        assert look("x " * ((LIMIT + REACH) // 2) + address) == []
+    assert (LIMIT, REACH) == (4_096, 512)
+
+
+def test_a_number_has_25_digits_at_most() -> None:
+    assert number_of("9" * 25) == int("9" * 25)
+    assert number_of(float("inf")) == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        (1_700_000_000, 1.7e9),
+        (1_700_000_000_000, 1.7e9),
+        (1_700_000_000_000_000, 1.7e9),
+        (1_700_000_000_000_000_000, 1.7e9),
+        ("1700000000", 1.7e9),
+        ("1700000000000", 1.7e9),
+        (12, None),
+        (True, None),
+        (None, None),
+        ([], None),
+        ("2023-11-14T22:13:20Z", 1.7e9),
+        ("2023-11-14T22:13:20", 1.7e9),
+        ("2023-11-14T23:13:20+01:00", 1.7e9),
+        ("2023-11-14T22:13:20.000000+00:00:00.00000", None),
+        ("2023-11-14T22:13:20.000000+00:00:00.000000", None),
+        ("2023-11-14T22:13:20.000000+00:00:00", 1.7e9),
+        ("soon", None),
+        ("x" * 41, None),
+        ("2023-11-14T22:13:20.000000000000000+00:00", None),
+        ("2023-11-14T22:13:20.00000000000000+00:00", 1.7e9),
+    ],
+)
+def test_which_moment_a_value_tells(value: object, wanted: float | None) -> None:
+    assert moment(value) == wanted
+
+
+def test_each_unit_has_its_place() -> None:
+    assert PER_SECOND == {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
+    assert unit(1e17 - 16) == "microseconds"
+    assert unit(1e20 - 16384) == "nanoseconds"
+
+
+def test_years_begin_at_midnight_utc() -> None:
+    assert year_of(1_767_225_599) == 2025
+    assert year_of(1_767_225_600) == 2026

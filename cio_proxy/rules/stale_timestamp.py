@@ -34,7 +34,7 @@ RULE = RuleInfo(
     actions=("off", "log", "default"),
 )
 
-_ZONED = re.compile(r"(?:[Zz]|[+-]\d\d:?\d\d)\Z")
+_ZONED = re.compile(r"(?:Z|[+-]\d\d:?\d\d)\Z")
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:

@@ -1,5 +1,7 @@
 """What an example file cannot say of a duplicate event: which exchange it repeats, and that its bytes stay secret."""
 
+import re
+
 import pytest
 
 from cio_proxy.audit import Engine, sealed_with
@@ -16,6 +18,7 @@ async def found(
     *sent: tuple[float, int | None, bytes],
     path: bytes = b"/api/v1/customers/42/events",
     store: MemoryStore | None = None,
+    sites: tuple[bytes, ...] = (),
 ) -> list[Finding]:
     """The findings of requests, each with its time, the status of its answer and its body."""
     recorded = [
@@ -26,7 +29,7 @@ async def found(
                 method="POST",
                 target=path,
                 host="track.customer.io",
-                headers=(),
+                headers=((b"Authorization", sites[number]),) if sites else (),
                 body=body,
             ),
             Recorded(1.75e9 + at, status),
@@ -73,3 +76,44 @@ async def test_what_is_remembered_of_an_event_is_one_sealed_fact_and_is_soon_for
     assert await found(*events, store=store) == []
     assert store.known()["event-sent"] <= 4
     assert "A-1000" not in repr(vars(store))
+
+
+NAMES = """
+order transaction payment invoice booking reservation purchase charge refund receipt request submission
+"""
+OCCURRENCES = [
+    f"{what}{which}"
+    for what in re.findall(r"\w+", NAMES)
+    for which in ("_id", "Uuid", "-no", "nr", " num", "Number", "_ref", ".reference", "_code", "")
+]
+
+
+@pytest.mark.parametrize("name", OCCURRENCES)
+async def test_data_that_names_an_occurrence_proves_a_repeat(name: str) -> None:
+    event = b'{"name": "a_b", "data": {"x": 1, "%s": "A-1"}}' % name.encode()
+    assert [finding.confidence for finding in await found((0, 200, event), (1, 200, event))] == ["likely"]
+
+
+@pytest.mark.parametrize(
+    "name", ["reorder_id", "order_ids", "order_date", "ids", "id", "total", "order_id_2", "x" * 96 + "order"]
+)
+async def test_other_data_leaves_it_possible(name: str) -> None:
+    event = b'{"name": "a_b", "data": {"%s": "A-1"}}' % name.encode()
+    assert await found((0, 200, event), (1, 200, event)) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "count"),
+    [(b'"id": "01HF7YAT00Q8Z3V5K2M9N4P6RS"', 0), (b'"id": ""', 1), (b'"id": null', 1), (b'"messageId": "m"', 1)],
+)
+async def test_an_event_with_an_id_of_its_own_may_be_sent_again_and_an_empty_id_is_none(
+    field: bytes, count: int
+) -> None:
+    sent = b'{"name": "a_b", %s, "data": {"order": 1}}' % field
+    assert len(await found((0, 200, sent), (1, 200, sent))) == count
+
+
+async def test_another_workspace_has_people_of_its_own() -> None:
+    one, other = b"Basic b25lOmtleTE=", b"Basic b3RoZXI6a2V5Mg=="  # one:key1, other:key2
+    assert len(await found((0, 200, EVENT), (1, 200, EVENT), sites=(one, one))) == 1
+    assert await found((0, 200, EVENT), (1, 200, EVENT), sites=(one, other)) == []

@@ -1,0 +1,135 @@
+"""What is remembered of a person, and how fresh one has to be."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from cio_proxy.audit import Engine, sealed_with
+from cio_proxy.drivers import Recorded, audit_recorded
+from cio_proxy.model import (
+    Call,
+    Deadline,
+    Exchange,
+    Finding,
+    Json,
+    Outcome,
+    OutcomeKind,
+    People,
+    Person,
+    Settings,
+    Span,
+)
+from cio_proxy.rules import RULES
+from cio_proxy.rules.missing_email import DAY, learn, needs
+
+RULE = tuple(rule for rule in RULES if rule.info.id == "missing-email")
+NOW = 1.75e9
+PARAMS = {"window": 600.0, "new_within": 3600.0, "remember": 7.0}
+
+
+def call(person: Person, **attributes: Json) -> Call:
+    exchange = Exchange(id="1", at=NOW, method="PUT", target=b"/", host="", headers=(), body=b"")
+    return Call(
+        exchange=exchange,
+        api="track_v1",
+        kind="identify",
+        endpoint="",
+        workspace="w",
+        person=person,
+        attributes=attributes,
+    )
+
+
+def taught(
+    person: Person, kind: OutcomeKind = "accepted", /, **attributes: Json
+) -> list[tuple[str, str, str, Any, float]]:
+    facts = learn(call(person, **attributes), Outcome(kind, NOW), PARAMS)
+    return [(*fact.key, fact.value, fact.ttl) for fact in facts]
+
+
+def test_an_address_is_remembered_under_each_identifier_whatever_the_answer() -> None:
+    seen = Span(NOW, NOW)
+    person = Person(id="42", email="a@example.com")
+    endings: tuple[OutcomeKind, ...] = ("accepted", "unknown")
+    for kind in endings:
+        assert taught(person, kind) == [
+            ("has-email", "w", "id:42", seen, 7.0),
+            ("has-email", "w", "email:a@example.com", seen, 7.0),
+        ]
+    assert [fact[0] for fact in taught(Person(id="a@example.com"))] == ["has-email"]
+    assert [fact[0] for fact in taught(Person(id="42"), _update=True)] == ["has-email"]
+
+
+def test_a_new_person_without_one_has_a_window() -> None:
+    ((kind, workspace, subject, deadline, ttl),) = taught(Person(id="42", phone="+4915112345678"), created_at=NOW)
+    assert (kind, workspace, subject, ttl) == ("missing-email", "w", "id:42", 600.0 + DAY)
+    assert isinstance(deadline, Deadline)
+    assert (deadline.at, deadline.rule) == (NOW + 600.0, "missing-email")
+    assert [tuple(key) for key in deadline.watch] == [
+        ("has-email", "w", "id:42"),
+        ("has-email", "w", "phone:+4915112345678"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "age", "fresh"),
+    [
+        ("created_at", 3600, True),
+        ("created_at", 3601, False),
+        ("created_at", -3600, True),
+        ("created_at", -3601, False),
+        ("createdAt", 0, True),
+        ("created", 0, False),
+    ],
+)
+def test_how_fresh_a_person_is(name: str, age: int, fresh: bool) -> None:
+    attributes: dict[str, Json] = {name: NOW - age}
+    assert bool(taught(Person(id="42"), "accepted", **attributes)) == fresh
+    assert taught(Person(id="42"), "unknown", **attributes) == []
+    assert taught(Person(cio_id="c"), "accepted", **attributes) != [] or not fresh
+    assert taught(Person(anonymous="x"), "accepted", **attributes) == []
+
+
+@pytest.mark.parametrize("people", ["partial", "complete"])
+def test_what_is_read(people: People) -> None:
+    keys = [tuple(key) for key in needs(call(Person(id="42")), people)]
+    assert keys == ([("has-email", "w", "id:42"), ("identified", "w", "id:42")] if people == "complete" else [])
+
+
+async def found(*sent: tuple[float, bytes, int], people: People = "complete", end: float = 0.0) -> list[Finding]:
+    recorded = [
+        (
+            Exchange(
+                id=str(number),
+                at=NOW + at,
+                method="PUT",
+                target=b"/api/v1/customers/42",
+                host="track.customer.io",
+                headers=(),
+                body=body,
+            ),
+            Recorded(NOW + at, status),
+        )
+        for number, (at, body, status) in enumerate(sent)
+    ]
+    before = tuple(rule for rule in RULES if rule.info.id == "track-before-identify")
+    engine = Engine(Settings(people=people), (*before, *RULE), sealed_with(b"k" * 32))
+    return await audit_recorded(recorded, engine, end=NOW + end)
+
+
+NEW: Mapping[str, bytes] = {"new": b'{"created_at": 1750000000}', "mail": b'{"email": "a@example.com"}'}
+
+
+async def test_where_every_person_is_known_a_new_one_is_told_at_once_and_once() -> None:
+    (finding,) = await found((0, NEW["new"], 200))
+    assert (finding.pointer, finding.confidence) == ("/email", "likely")
+    assert await found((0, NEW["new"], 200), people="partial") == []
+    assert await found((-1, NEW["mail"], 200), (0, NEW["new"], 200)) == []
+    assert await found((-1, b'{"a": 1}', 200), (0, NEW["new"], 200)) == []
+    assert await found((0, b'{"created_at": 1700000000}', 200)) == []
+
+
+async def test_an_address_that_follows_in_time_is_fine() -> None:
+    assert len(await found((0, NEW["new"], 200), people="partial", end=601)) == 1
+    assert await found((0, NEW["new"], 200), (599, NEW["mail"], 200), people="partial", end=601) == []

@@ -1,0 +1,146 @@
+"""Words of a sign-up, what deletes a person, whose clock counts, and what is read where every person is known."""
+
+import pytest
+
+from cio_proxy.audit import Engine, sealed_with
+from cio_proxy.drivers import Recorded, audit_recorded
+from cio_proxy.model import Call, Exchange, Finding, Kind, Outcome, OutcomeKind, People, Person, Settings
+from cio_proxy.rules import RULES
+from cio_proxy.rules.track_before_identify import is_sign_up, learn
+
+RULE = tuple(rule for rule in RULES if rule.info.id == "track-before-identify")
+NOW = 1.75e9
+PERSON = b"/api/v1/customers/42"
+SIGN_UP = b'{"name": "signed_up"}'
+
+
+async def found(*sent: tuple[float, str, bytes, bytes, int], people: People = "partial") -> list[Finding]:
+    """The findings of requests, each with its time, method, target, body and status, all on one connection."""
+    recorded = [
+        (
+            Exchange(
+                id=str(number),
+                at=NOW + at,
+                method=method,
+                target=target,
+                host="track.customer.io",
+                headers=(),
+                body=body,
+                connection="a",
+            ),
+            Recorded(NOW + at, status),
+        )
+        for number, (at, method, target, body, status) in enumerate(sent)
+    ]
+    return await audit_recorded(recorded, Engine(Settings(people=people), RULE, sealed_with(b"k" * 32)))
+
+
+def identify(
+    at: float, body: bytes = b'{"email": "a@example.com"}', status: int = 200
+) -> tuple[float, str, bytes, bytes, int]:
+    return (at, "PUT", PERSON, body, status)
+
+
+def event(at: float, body: bytes = SIGN_UP, status: int = 200) -> tuple[float, str, bytes, bytes, int]:
+    return (at, "POST", PERSON + b"/events", body, status)
+
+
+WHOSE = ["", "user", "account", "customer", "member", "person", "profile"]
+WHAT = ["signup", "signed_up", "Register", "registered", "Registration", "account created", "user-created", "created"]
+HOW = ["", "_complete", "Completed", " success", "_finished"]
+
+
+@pytest.mark.parametrize("what", WHAT)
+def test_names_of_a_sign_up(what: str) -> None:
+    for whose in WHOSE:
+        for how in HOW:
+            assert is_sign_up(f"{whose}_{what}{how}"), (whose, what, how)
+    assert not is_sign_up(f"order_{what}")
+    assert not is_sign_up(f"{what}_failed")
+    assert not is_sign_up("x" * 100 + what)
+
+
+def test_a_sign_up_is_read_from_a_hundred_characters() -> None:
+    assert is_sign_up("_" * 94 + "signup")
+    assert not is_sign_up("_" * 95 + "signup")
+    assert is_sign_up("_" * 94 + "signupx")
+
+
+async def test_the_first_identify_after_a_sign_up() -> None:
+    (finding,) = await found(event(0), identify(5))
+    assert (finding.confidence, finding.related) == ("likely", ("0",))
+    assert await found(event(0, b'{"name": "a"}'), identify(5)) == []
+    assert await found(event(0, b'{"name": ""}'), identify(5, b'{"created_at": 1750000000}')) == []
+
+
+@pytest.mark.parametrize("status", [400, 500])
+async def test_an_event_that_was_not_accepted_proves_nothing(status: int) -> None:
+    assert await found(event(0, SIGN_UP, status), identify(5)) == []
+
+
+@pytest.mark.parametrize("name", ["created_at", "createdAt"])
+@pytest.mark.parametrize(("offset", "count"), [(-301, 0), (-300, 1), (0, 1), (5, 1)])
+async def test_who_was_created_before_the_event_was_known_then(name: str, offset: int, count: int) -> None:
+    body = b'{"%s": %d}' % (name.encode(), NOW + offset)
+    findings = await found(event(0, b'{"name": "a"}'), identify(5, body))
+    assert [finding.confidence for finding in findings] == ["certain"] * count
+
+
+async def test_created_at_goes_before_its_other_spelling() -> None:
+    body = b'{"created_at": %d, "createdAt": %d}' % (NOW, NOW - 9_000)
+    assert len(await found(event(0, b'{"name": "a"}'), identify(5, body))) == 1
+
+
+async def test_who_was_identified_or_deleted_before_is_not_new() -> None:
+    assert await found(identify(-9), event(0), identify(5)) == []
+    assert await found(identify(-9, status=500), event(0), identify(5)) == []
+    assert await found((-9, "DELETE", PERSON, b"", 200), event(0), identify(5)) == []
+    assert await found((-9, "POST", PERSON + b"/suppress", b"", 200), event(0), identify(5)) == []
+    assert len(await found(identify(-9, status=400), event(0), identify(5))) == 1
+
+
+async def test_an_update_alone_creates_nobody() -> None:
+    assert await found(event(0), identify(5, b'{"_update": true, "a": 1}')) == []
+
+
+async def test_any_identifier_of_the_person_will_do() -> None:
+    body = b'{"id": "7", "email": "b@example.com", "created_at": 1750000000}'
+    by_mail = (0.0, "POST", b"/api/v1/customers/b@example.com/events", b'{"name": "a"}', 200)
+    (finding,) = await found(by_mail, (5.0, "PUT", b"/api/v1/customers/7", body, 200))
+    assert finding.confidence == "certain"
+
+
+async def test_where_every_person_is_known_an_unknown_one_is_told_at_once() -> None:
+    (finding,) = await found(event(0, b'{"name": "a"}'), people="complete")
+    assert (finding.confidence, finding.name) == ("certain", "a")
+    assert await found(identify(-9), event(0), people="complete") == []
+    deleted = (-5.0, "DELETE", PERSON, b"", 200)
+    assert len(await found(identify(-9), deleted, event(0), people="complete")) == 1
+    assert await found(deleted, identify(-5), event(0), people="complete") == []
+    suppressed = (-5.0, "POST", PERSON + b"/suppress", b"", 200)
+    assert len(await found(identify(-9), suppressed, event(0), people="complete")) == 1
+    anonymous = (0.0, "POST", b"/api/v1/events", b'{"name": "a", "anonymous_id": "x"}', 200)
+    assert await found(anonymous, people="complete") == []
+
+
+def test_what_is_taught_is_kept_for_as_long_as_the_operator_says() -> None:
+    exchange = Exchange(id="1", at=NOW, method="POST", target=b"/", host="", headers=(), body=b"", connection="c")
+
+    def taught(
+        kind: Kind, name: str | None = None, ending: OutcomeKind = "accepted"
+    ) -> list[tuple[str, str, str, float, float, float, str]]:
+        call = Call(
+            exchange=exchange, api="track_v1", kind=kind, endpoint="", workspace="w", person=Person(id="42"), name=name
+        )
+        facts = learn(call, Outcome(ending, NOW), {"remember": 9.0})
+        return [
+            (*fact.key, fact.ttl, fact.value.first, fact.value.last, fact.value.origin.connection)  # type: ignore[union-attr]
+            for fact in facts
+        ]
+
+    rest = (9.0, NOW, NOW, "c")
+    assert taught("identify") == [("identified", "w", "id:42", *rest)]
+    assert taught("delete") == taught("suppress") == [("deleted", "w", "id:42", *rest)]
+    assert taught("event", "a") == [("event-first", "w", "id:42", *rest)]
+    assert [fact[0] for fact in taught("event", "sign_up")] == ["event-first", "sign-up-first"]
+    assert taught("event", "a", ending="unknown") == taught("event", "") == []
