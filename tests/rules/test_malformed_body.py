@@ -62,7 +62,8 @@ def test_a_form_is_perhaps_taken(form: str, sure: str) -> None:
 def test_another_fault_of_a_form_is_certain() -> None:
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     assert told(RULE, *EVENTS, b'{"name": NaN}', headers=form) == [("/name", "certain")]
-    assert told(RULE, *EVENTS, b"[]") == [("", "certain")]
+    assert told(RULE, *EVENTS, b"[1]") == [("", "certain")]
+    assert told(RULE, *EVENTS, b"[]") == [("", "possible")]
     assert told(RULE, *EVENTS, b"null") == [("", "possible")]
     assert told(RULE, *EVENTS, b"\xff", headers={"Content-Type": "x"}) == [("", "certain")]
     assert told(RULE, *EVENTS, b"  ") == [("", "likely")]

@@ -45,19 +45,26 @@ def event(at: float, body: bytes = SIGN_UP, status: int = 200) -> tuple[float, s
     return (at, "POST", PERSON + b"/events", body, status)
 
 
-WHOSE = ["", "user", "account", "customer", "member", "person", "profile"]
-WHAT = ["signup", "signed_up", "Register", "registered", "Registration", "account created", "user-created", "created"]
+WHOSE = ["user", "account", "customer", "member"]
 HOW = ["", "_complete", "Completed", " success", "_finished"]
 
 
-@pytest.mark.parametrize("what", WHAT)
+@pytest.mark.parametrize("what", ["signup", "signed_up", "Sign Up", "signedUp"])
 def test_names_of_a_sign_up(what: str) -> None:
-    for whose in WHOSE:
+    for whose in ("", *WHOSE, "person", "profile"):
         for how in HOW:
             assert is_sign_up(f"{whose}_{what}{how}"), (whose, what, how)
     assert not is_sign_up(f"order_{what}")
     assert not is_sign_up(f"{what}_failed")
     assert not is_sign_up("x" * 100 + what)
+
+
+@pytest.mark.parametrize("whose", WHOSE)
+def test_who_registered_is_somebody(whose: str) -> None:
+    for what in ("registered", *(f"registration{how}" for how in HOW)):
+        assert is_sign_up(f"{whose}_{what}"), what
+        assert not is_sign_up(what)  # for a webinar, a course
+    assert not is_sign_up(f"{whose}_created")
 
 
 def test_a_sign_up_is_read_from_a_hundred_characters() -> None:
@@ -82,7 +89,8 @@ async def test_an_event_that_was_not_accepted_proves_nothing(status: int) -> Non
 @pytest.mark.parametrize(("offset", "count"), [(-301, 0), (-300, 1), (0, 1), (5, 1)])
 async def test_who_was_created_before_the_event_was_known_then(name: str, offset: int, count: int) -> None:
     body = b'{"%s": %d}' % (name.encode(), NOW + offset)
-    findings = await found(event(0, b'{"name": "a"}'), identify(5, body))
+    before = (-1_000.0, "PUT", b"/api/v1/customers/7", b"{}", 200)
+    findings = await found(before, event(0, b'{"name": "a"}'), identify(5, body))
     assert [finding.confidence for finding in findings] == ["certain"] * count
 
 
@@ -97,6 +105,16 @@ async def test_who_was_identified_or_deleted_before_is_not_new() -> None:
     assert await found((-9, "DELETE", PERSON, b"", 200), event(0), identify(5)) == []
     assert await found((-9, "POST", PERSON + b"/suppress", b"", 200), event(0), identify(5)) == []
     assert len(await found(identify(-9, status=400), event(0), identify(5))) == 1
+
+
+@pytest.mark.parametrize(("late", "count"), [(300, 1), (301, 0)])
+async def test_a_sign_up_and_an_identify_belong_together_for_five_minutes(late: int, count: int) -> None:
+    assert len(await found(event(0), identify(late))) == count
+
+
+async def test_what_was_before_anybody_looked_proves_nothing() -> None:
+    body = b'{"created_at": %d}' % (NOW - 1)
+    assert await found(event(0, b'{"name": "a"}'), identify(5, body)) == []
 
 
 async def test_an_update_alone_creates_nobody() -> None:
@@ -115,10 +133,11 @@ async def test_where_every_person_is_known_an_unknown_one_is_told_at_once() -> N
     assert (finding.confidence, finding.name) == ("certain", "a")
     assert await found(identify(-9), event(0), people="complete") == []
     deleted = (-5.0, "DELETE", PERSON, b"", 200)
-    assert len(await found(identify(-9), deleted, event(0), people="complete")) == 1
+    assert len(await found(identify(-66), deleted, event(0), people="complete")) == 1
+    assert await found(identify(-65), deleted, event(0), people="complete") == []  # kept to the minute
     assert await found(deleted, identify(-5), event(0), people="complete") == []
     suppressed = (-5.0, "POST", PERSON + b"/suppress", b"", 200)
-    assert len(await found(identify(-9), suppressed, event(0), people="complete")) == 1
+    assert len(await found(identify(-66), suppressed, event(0), people="complete")) == 1
     anonymous = (0.0, "POST", b"/api/v1/events", b'{"name": "a", "anonymous_id": "x"}', 200)
     assert await found(anonymous, people="complete") == []
 
