@@ -14,8 +14,10 @@ PERSON = b"/api/v1/customers/42"
 SIGN_UP = b'{"name": "signed_up"}'
 
 
-async def found(*sent: tuple[float, str, bytes, bytes, int], people: People = "partial") -> list[Finding]:
-    """The findings of requests, each with its time, method, target, body and status, all on one connection."""
+async def found(
+    *sent: tuple[float, str, bytes, bytes, int], people: People = "partial", connections: str = "a"
+) -> list[Finding]:
+    """The findings of requests, each with its time, method, target, body and status, on these connections in turn."""
     recorded = [
         (
             Exchange(
@@ -26,7 +28,7 @@ async def found(*sent: tuple[float, str, bytes, bytes, int], people: People = "p
                 host="track.customer.io",
                 headers=(),
                 body=body,
-                connection="a",
+                connection=connections[number % len(connections)],
             ),
             Recorded(NOW + at, status),
         )
@@ -97,6 +99,12 @@ async def test_who_was_identified_or_deleted_before_is_not_new() -> None:
     assert await found((-9, "DELETE", PERSON, b"", 200), event(0), identify(5)) == []
     assert await found((-9, "POST", PERSON + b"/suppress", b"", 200), event(0), identify(5)) == []
     assert len(await found(identify(-9, status=400), event(0), identify(5))) == 1
+
+
+async def test_two_connections_may_overtake_each_other_by_two_seconds() -> None:
+    assert await found(event(0), identify(2.0), connections="ab") == []
+    assert len(await found(event(0), identify(2.25), connections="ab")) == 1
+    assert len(await found(event(0), identify(0.25))) == 1
 
 
 async def test_an_update_alone_creates_nobody() -> None:
