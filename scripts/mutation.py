@@ -213,7 +213,8 @@ def put_in_place(live: ModuleType, code: str) -> None:
         elif isinstance(value, type) and isinstance(old, type) and value.__module__ == live.__name__:
             for method, held in vars(value).items():
                 if isinstance(theirs := getattr(held, "__func__", held), FunctionType):
-                    take_code(getattr(old, method), theirs)
+                    mine = vars(old)[method]
+                    take_code(getattr(mine, "__func__", mine), theirs)
         elif not name.startswith("__") and not isinstance(value, ModuleType) and differs(value, old):
             for importer in importers:
                 if getattr(importer, name, None) is old:
