@@ -14,8 +14,10 @@ PERSON = b"/api/v1/customers/42"
 SIGN_UP = b'{"name": "signed_up"}'
 
 
-async def found(*sent: tuple[float, str, bytes, bytes, int], people: People = "partial") -> list[Finding]:
-    """The findings of requests, each with its time, method, target, body and status, all on one connection."""
+async def found(
+    *sent: tuple[float, str, bytes, bytes, int], people: People = "partial", connections: str = "a"
+) -> list[Finding]:
+    """The findings of requests, each with its time, method, target, body and status, on these connections in turn."""
     recorded = [
         (
             Exchange(
@@ -26,7 +28,7 @@ async def found(*sent: tuple[float, str, bytes, bytes, int], people: People = "p
                 host="track.customer.io",
                 headers=(),
                 body=body,
-                connection="a",
+                connection=connections[number % len(connections)],
             ),
             Recorded(NOW + at, status),
         )
@@ -115,6 +117,12 @@ async def test_a_sign_up_and_an_identify_belong_together_for_five_minutes(late: 
 async def test_what_was_before_anybody_looked_proves_nothing() -> None:
     body = b'{"created_at": %d}' % (NOW - 1)
     assert await found(event(0, b'{"name": "a"}'), identify(5, body)) == []
+
+
+async def test_two_connections_may_overtake_each_other_by_two_seconds() -> None:
+    assert await found(event(0), identify(2.0), connections="ab") == []
+    assert len(await found(event(0), identify(2.25), connections="ab")) == 1
+    assert len(await found(event(0), identify(0.25))) == 1
 
 
 async def test_an_update_alone_creates_nobody() -> None:
