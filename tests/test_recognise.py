@@ -337,6 +337,7 @@ def test_what_is_personal() -> None:
 MORE = {
     "12345678901234567890123456789012": ["uuid"],
     "DE89 ": [],
+    "@ DE89 ": [],
     "Bearer acdefghijkl123": ["secret"],
     "see %61da%2fb@example.com": ["email"],
     "Ada@Example.COM": ["email"],
