@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from prometheus_client.parser import text_string_to_metric_families
+
+# How fast input is drawn says something about the machine, and nothing about the product.
+settings.register_profile("quiet", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("quiet")
 
 COMMAND = str(Path(sys.executable).with_name("cio-proxy"))
 
