@@ -12,10 +12,10 @@ check: setup
 	$(PY) -m mypy
 	.venvs/newest/bin/lint-imports
 
-# The whole suite on the oldest and the newest supported Python; `PYTEST_ADDOPTS` adds options.
+# The whole suite on the oldest and the newest supported Python; `PYTEST_ADDOPTS` adds options. Half of it waits.
 test: check
 	@set -e; for version in $$(readlink .venvs/oldest .venvs/newest | uniq); do \
-		echo "pytest on Python $$version"; .venvs/$$version/bin/python -m pytest -n 2 --dist loadfile; done
+		echo "pytest on Python $$version"; .venvs/$$version/bin/python -m pytest -n 4 --dist loadfile; done
 
 # Speed as ratios, on loopback: the engine alone, and the proxy beside a bare mitmdump. Minutes; wants two idle cores.
 bench: setup
