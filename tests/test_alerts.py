@@ -8,6 +8,8 @@ import yaml
 
 from .shipped import ALERTS, RULES_FOLDER, TESTS, program
 
+pytestmark = pytest.mark.once
+
 NAMES = [alert["alert"] for alert in ALERTS]
 
 

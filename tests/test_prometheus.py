@@ -23,6 +23,8 @@ import yaml
 from .conftest import running
 from .shipped import ALERTS, CLOSED, README, ROOT, RULES_FOLDER, Query, panels, placed, program, variables
 
+pytestmark = pytest.mark.once
+
 GRAFANA = {
     "$__rate_interval": "1m",
     "$__range": "5m",
