@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from cio_proxy import apis, policy
 from cio_proxy.apis import track_v2
@@ -22,6 +22,7 @@ from cio_proxy.apis.refusals import refusal
 from cio_proxy.facts import Reading
 from cio_proxy.masking import masked, masked_json, spellings
 from cio_proxy.model import (
+    METHODS,
     NOTHING,
     Api,
     Call,
@@ -51,8 +52,6 @@ type RuleError = Callable[[str, BaseException], None]
 type Unable = Callable[[str, str], None]
 type Exempted = Callable[[Exemption], None]
 
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-"""What is shown of a method; any other one may hold anything."""
 MINUTE = 60.0
 SHOWN = 300
 FINDINGS = 20
@@ -208,20 +207,19 @@ class Engine:
         """The facts of calls that were not refused, less those that change nothing, and the findings of `review`."""
         facts: list[Fact] = []
         findings: list[Finding] = []
+        known = _Known(self.settings.people, opened.reading.values, opened.reading, self._sealed)
         for call, presumed in zip(opened.calls, opened.taught, strict=True):
             plan = self._plan(call)
             if outcome.of(call) != "refused":
                 taught = presumed if outcome.kind == "accepted" else self._facts(plan, call, outcome, opened)
                 facts += [fact for fact in taught if self._changes(fact, opened.reading)]
-            if plan.review:
-                known = _Known(self.settings.people, opened.reading.values, opened.reading, self._sealed)
-                for rule, params in plan.review:
-                    known.params = params
-                    try:
-                        if results := rule.review(call, outcome, known):  # type: ignore[misc]
-                            self._take(results, rule, call, opened, findings, late=True)
-                    except (Exception, Overdue) as error:
-                        self._rule_error(rule.info.id, error)
+            for rule, params in plan.review:
+                known.params = params
+                try:
+                    if results := rule.review(call, outcome, known):  # type: ignore[misc]
+                        self._take(results, rule, call, opened, findings, late=True)
+                except (Exception, Overdue) as error:
+                    self._rule_error(rule.info.id, error)
         return Settled(tuple(facts), tuple(findings))
 
     def expire(self, deadlines: Sequence[Deadline], reading: Reading) -> tuple[Finding, ...]:
@@ -234,10 +232,8 @@ class Engine:
                 continue
             known.params = self._params[rule.info.id]
             try:
-                for result in rule.due(deadline, known):
-                    if isinstance(result, Finding) and policy.reported(result, self.settings):
-                        exempt = self._is_exempt(result, result.endpoint, result.client, deadline.at)
-                        findings += [replace(result, time=deadline.at, action="exempt" if exempt else "logged")]
+                results = rule.due(deadline, known)
+                findings += [self._overdue(each, deadline) for each in results if self._is_reported(each)]
             except (Exception, Overdue) as error:
                 self._rule_error(rule.info.id, error)
         return tuple(findings)
@@ -256,12 +252,19 @@ class Engine:
         for result in islice(results, FINDINGS):
             if isinstance(result, Unavailable):
                 reason = reason or result.reason
-            elif policy.reported(result, self.settings):
+            elif self._is_reported(result):
                 action = self._action(result, call, opened, late)
                 findings.append(self._completed(result, call, opened, number, action))
                 number += 1
         if reason and not number:
             self._unable(rule.info.id, reason)
+
+    def _is_reported(self, result: Finding | Unavailable) -> TypeGuard[Finding]:
+        return isinstance(result, Finding) and policy.reported(result, self.settings)
+
+    def _overdue(self, finding: Finding, deadline: Deadline) -> Finding:
+        exempt = self._is_exempt(finding, finding.endpoint, finding.client, deadline.at)
+        return replace(finding, time=deadline.at, action="exempt" if exempt else "logged")
 
     def _action(self, finding: Finding, call: Call, opened: Opened, late: bool) -> Taken:
         if self._is_exempt(finding, call.endpoint, opened.client, call.at):

@@ -81,7 +81,6 @@ def run(config: str | None, **flags: Any) -> None:
     cio-proxy run --listen 127.0.0.1:8080
     cio-proxy run --upstream live --enforcement enforce --journal findings.jsonl
     """
-    _loaded(config, flags)  # a mistake is told before anything starts
     sys.exit(asyncio.run(_serve(lambda: _load(config, flags))))
 
 
@@ -298,11 +297,14 @@ _KEYS = {"journal": "journal.path"}
 
 async def _serve(load: Callable[[], Loaded]) -> int:
     """Start everything, say so, wait for a signal, and stop in the order that loses nothing."""
+    from cio_proxy.config import ConfigError
     from cio_proxy.run import Proxy
 
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="cio-proxy: %(message)s")
     try:
         proxy = Proxy(load, os.environ)
+    except ConfigError as error:
+        raise Refused(str(error)) from error
     except (OSError, ValueError) as error:
         raise Refused(f"state folder: {error}") from error
     try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Final, Literal, NamedTuple, Protocol, Self, get_args
 
 type Json = str | int | float | bool | list[Json] | dict[str, Json] | None
 
@@ -63,6 +63,10 @@ CONFIDENCES: Final[tuple[Confidence, ...]] = get_args(Confidence)
 TAKEN: Final[tuple[Taken, ...]] = get_args(Taken)
 ENDINGS: Final[tuple[Ending, ...]] = get_args(Ending)
 
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""What is shown of a method; any other one may hold anything."""
+PREFERENCES: Final = "cio_subscription_preferences"
+"""The attribute of topics; also written with dots, `cio_subscription_preferences.topics.topic_1` (reference 2.1)."""
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 type Seal = Callable[[str], str]
@@ -72,8 +76,19 @@ type Seal = Callable[[str], str]
 # --- what travelled ----------------------------------------------------------------------------
 
 
+class Made:
+    """What is made on the hot path."""
+
+    @classmethod
+    def of(cls, parts: Mapping[str, Any]) -> Self:
+        """One with these fields: what the constructor does field by field, in one step."""
+        made = cls.__new__(cls)
+        made.__dict__.update(parts)
+        return made
+
+
 @dataclass(frozen=True, kw_only=True)
-class Exchange:
+class Exchange(Made):
     """One HTTP request as it was received, with the facts of its connection."""
 
     id: str
@@ -95,13 +110,6 @@ class Exchange:
     tls: bool = False
     sandbox: bool = False
     """True when the upstream is the emulated Customer.io, which takes placeholder keys."""
-
-    @classmethod
-    def of(cls, parts: Mapping[str, Any]) -> Exchange:
-        """An exchange with these fields. What the constructor does field by field, for the hot path in one step."""
-        exchange = cls.__new__(cls)
-        exchange.__dict__.update(parts)
-        return exchange
 
     @cached_property
     def named(self) -> Mapping[bytes, bytes]:
@@ -216,7 +224,7 @@ NO_CREDENTIALS: Final = Credentials()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
+class Call(Made):
     """One logical operation of an exchange: an identify, an event, one item of a batch.
 
     Every `*_at` is a pointer: RFC 6901 into the body as sent, or `header:Name`, `path:`, `query:name`.
@@ -248,13 +256,6 @@ class Call:
     data_at: str = ""
     timestamps: tuple[Timestamp, ...] = ()
 
-    @classmethod
-    def of(cls, parts: Mapping[str, Any]) -> Call:
-        """A call with these fields. What the constructor does field by field, for the hot path in one step."""
-        call = cls.__new__(cls)
-        call.__dict__.update(parts)
-        return call
-
     @property
     def at(self) -> float:
         """Receive time of the exchange."""
@@ -279,6 +280,11 @@ class Call:
     def subject(self) -> str | None:
         """The identifier that stands for the person, as `kind:value`."""
         return self.identifiers[0] if self.identifiers else self.person.main()
+
+    def holds(self, where: str) -> bool:
+        """Whether a pointer leads into the attributes or the event data, where an app names things itself."""
+        held = ((self.attributes, self.attributes_at), (self.data, self.data_at))
+        return where.startswith(tuple(f"{at}/" for fields, at in held if fields))
 
     @cached_property
     def leaves(self) -> Sequence[Leaf]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from cio_proxy.model import CONFIDENCES, Call, Exemption, Finding, Kind, Settings, Taken, leaves
+from cio_proxy.model import CONFIDENCES, PREFERENCES, Call, Exemption, Finding, Kind, Settings, Taken, leaves
 
 NEVER_REFUSED: frozenset[Kind] = frozenset(
     {
@@ -20,7 +20,6 @@ NEVER_REFUSED: frozenset[Kind] = frozenset(
         "webhook_metric",
     }
 )
-PREFERENCES = "cio_subscription_preferences"
 ONLY_ON_REQUEST: frozenset[Kind] = frozenset({"send_message", "broadcast_trigger"})
 
 

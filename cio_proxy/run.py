@@ -96,6 +96,7 @@ class Proxy:
     async def start(self) -> dict[str, Any]:
         """Test the rules, listen everywhere, and give the ready line. Raises OSError when something cannot listen."""
         for rule, reason in (await selftest.failing()).items():
+            self.metrics.rule_error(rule)
             self._switch_off(rule, reason)
         self._adopt(self.settings)
         try:
@@ -218,17 +219,15 @@ class Proxy:
         if isinstance(error, Overdue):
             self._overdue[rule] += 1
             if self._overdue[rule] == OVERDUES:
-                self._switch_off(rule, f"it took too long {OVERDUES} times", counted=True)
+                self._switch_off(rule, f"it took too long {OVERDUES} times")
                 self._adopt(self.settings)
         kind = f"rule {rule} failed: {type(error).__name__}; traffic goes on"
         if kind not in self._told:
             self._told.add(kind)
             log.warning(kind)
 
-    def _switch_off(self, rule: str, reason: str, *, counted: bool = False) -> None:
+    def _switch_off(self, rule: str, reason: str) -> None:
         self._off.add(rule)
-        if not counted:
-            self.metrics.rule_error(rule)
         self.metrics.degraded(rule)
         log.warning("rule %s is switched off: %s", rule, reason)
 

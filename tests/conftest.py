@@ -14,11 +14,31 @@ import pytest
 from hypothesis import HealthCheck, settings
 from prometheus_client.parser import text_string_to_metric_families
 
+from cio_proxy.model import End, Finding
+
 # How fast input is drawn says something about the machine, and nothing about the product.
 settings.register_profile("quiet", suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("quiet")
 
 COMMAND = str(Path(sys.executable).with_name("cio-proxy"))
+
+
+class Collected:
+    """A sink that keeps everything."""
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+        self.ends: list[End] = []
+
+    def found(self, finding: Finding) -> None:
+        self.findings.append(finding)
+
+    def ended(self, end: End) -> None:
+        self.ends.append(end)
+
+    @property
+    def endings(self) -> list[str]:
+        return [end.ending for end in self.ends]
 
 
 def environment(folder: Path) -> dict[str, str]:

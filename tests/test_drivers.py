@@ -10,27 +10,15 @@ from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.drivers import Auditor
 from cio_proxy.facts import Reading
 from cio_proxy.facts.memory import MemoryStore
-from cio_proxy.model import Call, End, Exchange, Fact, Finding, Key, Known, Outcome, Settings
+from cio_proxy.model import Call, Exchange, Fact, Finding, Key, Known, Outcome, Settings
 from cio_proxy.rules import RULES
+
+from .conftest import Collected
 
 SEAL = sealed_with(b"k" * 32)
 EXCHANGE = Exchange(
     id="e", at=1.75e9, method="PUT", target=b"/api/v1/customers/42", host="track.customer.io", headers=(), body=b"{}"
 )
-
-
-class Collected:
-    """A sink that keeps everything."""
-
-    def __init__(self) -> None:
-        self.findings: list[Finding] = []
-        self.ends: list[End] = []
-
-    def found(self, finding: Finding) -> None:
-        self.findings.append(finding)
-
-    def ended(self, end: End) -> None:
-        self.ends.append(end)
 
 
 def engine(name: str, settings: Settings = Settings()) -> Engine:  # noqa: B008 frozen

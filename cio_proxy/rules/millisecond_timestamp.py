@@ -92,8 +92,7 @@ def _named_like_times(call: Call) -> Iterator[Finding]:
         if not _TIME_NAME.search(names[-1]):
             continue
         where, shape = pointer(call.body_at, *keys), pointer(call.body_at, *names)
-        held = ((call.attributes, call.attributes_at), (call.data, call.data_at))
-        if not where.startswith(tuple(f"{at}/" for fields, at in held if fields)):
+        if not call.holds(where):
             continue
         seen = seen if seen is not None else {field.pointer for field in call.timestamps}
         if seen.isdisjoint((where, shape)):

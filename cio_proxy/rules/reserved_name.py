@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cio_proxy.model import Call, Confidence, Finding, Known, RuleInfo, pointer
+from cio_proxy.model import PREFERENCES, Call, Confidence, Finding, Known, RuleInfo, pointer
 
 RULE = RuleInfo(
     id="reserved-name",
@@ -26,8 +26,6 @@ RULE = RuleInfo(
 
 PREFIXES = ("_", "cio_")
 MEANT = ("_update", "_timestamp", "cio_relationships")
-PREFERENCES = "cio_subscription_preferences"
-"""Also written with dots: `cio_subscription_preferences.topics.topic_1` (reference 2.1)."""
 DEVICE_STATUS = "_last_status"
 
 

@@ -103,9 +103,6 @@ def _is_worth_a_look(value: object) -> bool:
 
 def _judge(call: Call) -> Iterator[Finding]:
     """One finding for each name, however many members of a list carry it."""
-    held = tuple(
-        f"{at}/" for fields, at in ((call.attributes, call.attributes_at), (call.data, call.data_at)) if fields
-    )
     seen: set[tuple[str, ...]] = set()
     for value, path in islice((leaf for leaf in call.leaves if _is_worth_a_look(leaf[0])), CLOSER_LOOKS):
         if (found := _found(value)) is None:
@@ -114,7 +111,7 @@ def _judge(call: Call) -> Iterator[Finding]:
         keys = keys_of(path)
         where = pointer(call.body_at, *keys)
         names = [key for key in keys if isinstance(key, str)]
-        if where.startswith(held) and (what, *names) not in seen:
+        if call.holds(where) and (what, *names) not in seen:
             seen.add((what, *names))
             yield RULE.finding(
                 where,

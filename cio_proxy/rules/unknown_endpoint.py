@@ -14,9 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from cio_proxy.model import Call, Finding, Known, RuleInfo
-
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+from cio_proxy.model import METHODS, Call, Finding, Known, RuleInfo
 
 RULE = RuleInfo(
     id="unknown-endpoint",

@@ -10,7 +10,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 
-from cio_proxy.model import Json
+from cio_proxy.model import PREFERENCES, Json
 from cio_proxy.sandbox import moments, wire
 from cio_proxy.sandbox.moments import DAY, TRIGGER_WINDOW
 from cio_proxy.sandbox.people import BAD_EMAIL, Delivery, Event, Person, Ref, Ring, Value
@@ -70,8 +70,7 @@ LONG_ID = (
 
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}\Z", re.IGNORECASE)
 _IDENTITY = ("id", "email", "cio_id", "anonymous_id", "_update", "_timestamp", "cio_relationships")
-_PREFERENCES = "cio_subscription_preferences"
-_TOPIC = _PREFERENCES + ".topics."
+_TOPIC = PREFERENCES + ".topics."
 
 
 class Workspace:
@@ -185,7 +184,7 @@ class Workspace:
         for name, value in body.items():
             if name in _IDENTITY:
                 continue
-            key = _PREFERENCES if name.startswith(_TOPIC) else name
+            key = PREFERENCES if name.startswith(_TOPIC) else name
             known = person.attributes.get(key)
             if known is not None and changed is not None and known.at > at:
                 notes.append(STALE.format(key))
@@ -476,7 +475,7 @@ def _stored(name: str, value: Json, known: Value | None) -> Json:
     if name == "unsubscribed":  # any case of `true`, `1` and `"1"` count, anything else is false (reference 2.1)
         return value is True or value == 1 or (isinstance(value, str) and value.lower() in ("true", "1"))
     topics: Json = {name.removeprefix(_TOPIC): value} if name.startswith(_TOPIC) else None
-    if name == _PREFERENCES and isinstance(value, dict):
+    if name == PREFERENCES and isinstance(value, dict):
         topics = value.get("topics")
     if not isinstance(topics, dict):
         return value

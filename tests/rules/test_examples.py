@@ -6,13 +6,12 @@ import pytest
 
 from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.config import overlay
-from cio_proxy.drivers import Recorded, audit_recorded
 from cio_proxy.examples import Example, read
 from cio_proxy.masking import masked
 from cio_proxy.model import Settings
 from cio_proxy.rules import RULES, Rule
+from cio_proxy.selftest import START, played
 
-START = 1_750_000_000.0
 REFUSING = {"wrong-api-key", "millisecond-timestamp", "pii-in-name", "oversized-payload"}
 """Reference 9.19 and no more; `tests/sources/test_blocking.py` shows each being refused."""
 by_id = {rule.info.id: rule.info for rule in RULES}
@@ -28,13 +27,9 @@ async def test_an_example_gives_exactly_its_findings(rule: Rule, example: Exampl
     engine = Engine(
         settings, RULES, sealed_with(b"k" * 32), rule_error=lambda rule, error: errors.append((rule, error))
     )
-    sent = list(example.play(START))
-    end = None if example.end is None else START + example.end
-    findings = await audit_recorded(
-        [(s.exchange, Recorded(s.answered_at, s.status, s.response, s.location)) for s in sent], engine, end=end
-    )
+    findings = await played(example, engine)
     given = Counter((finding.rule, finding.pointer, finding.confidence) for finding in findings)
-    wanted = Counter((e.rule, masked(e.pointer), e.confidence) for s in sent for e in s.step.expects)
+    wanted = Counter((e.rule, masked(e.pointer), e.confidence) for s in example.play(START) for e in s.step.expects)
     wanted.update((e.rule, masked(e.pointer), e.confidence) for e in example.end_expects)
     assert given == wanted
     assert errors == []

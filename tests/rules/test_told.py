@@ -15,13 +15,12 @@ import pytest
 
 from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.config import overlay
-from cio_proxy.drivers import Recorded, audit_recorded
 from cio_proxy.examples import Example, read
 from cio_proxy.explain import page
 from cio_proxy.model import Finding, RuleSettings, Settings
 from cio_proxy.rules import RULES, Rule
+from cio_proxy.selftest import played
 
-START = 1_750_000_000.0
 TOLD = Path(__file__).with_name("told")
 SHOWN = (
     *("rule", "severity", "category", "confidence", "pointer", "message", "effect", "fix", "corrected"),
@@ -38,9 +37,7 @@ async def found(rule: Rule, example: Example) -> list[Finding]:
     settings = replace(settings, rules={rule.info.id: alone})
     errors: list[object] = []
     engine = Engine(settings, (rule,), sealed_with(b"k" * 32), rule_error=lambda *error: errors.append(error))
-    sent = [(s.exchange, Recorded(s.answered_at, s.status, s.response, s.location)) for s in example.play(START)]
-    end = None if example.end is None else START + example.end
-    findings = await audit_recorded(sent, engine, end=end)
+    findings = await played(example, engine)
     assert errors == []
     return findings
 

@@ -15,8 +15,10 @@ from mitmproxy import certs
 
 from cio_proxy.audit import sealed_with
 from cio_proxy.drivers import Auditor, build
-from cio_proxy.model import Address, End, Finding, JournalSettings, Settings, TimeoutSettings
+from cio_proxy.model import Address, JournalSettings, Settings, TimeoutSettings
 from cio_proxy.sources.mitm import Door
+
+from ..conftest import Collected  # noqa: TID252 (tests are no package)
 
 SEAL = sealed_with(b"k" * 32)
 BASIC = b"Basic ZjgyYWQ3OGY2OTViZDMyZjlkOTk6YTEzYzk1YTBiYzQ0ZDlmMDFlMjc="
@@ -86,24 +88,6 @@ async def upstream(answer: Answer = lambda request: OK) -> AsyncIterator[Upstrea
         yield raw
     finally:
         server.close()
-
-
-class Collected:
-    """A sink that keeps everything."""
-
-    def __init__(self) -> None:
-        self.findings: list[Finding] = []
-        self.ends: list[End] = []
-
-    def found(self, finding: Finding) -> None:
-        self.findings.append(finding)
-
-    def ended(self, end: End) -> None:
-        self.ends.append(end)
-
-    @property
-    def endings(self) -> list[str]:
-        return [end.ending for end in self.ends]
 
 
 @dataclass

@@ -15,7 +15,8 @@ from cio_proxy.drivers import Audit, Auditor, build
 from cio_proxy.model import Address, Exchange, Settings, TimeoutSettings
 from cio_proxy.sources.mitm import Door
 
-from .conftest import OK, SEAL, Collected, OpenDoor, read_message, request, upstream
+from ..conftest import Collected  # noqa: TID252 (tests are no package)
+from .conftest import OK, SEAL, OpenDoor, read_message, request, upstream
 
 READ = request("GET", "/api/v1/accounts/region")
 IDENTIFY = request("PUT", "/api/v1/customers/42", b'{"email": "a@example.com"}')
