@@ -56,6 +56,7 @@ def test_default_enforcement_refuses_once_and_gives_its_reason(
     refuses_the_last_request(enforcing, sdk, rule, pitfall)
 
 
+@pytest.mark.once
 @programs(among=[row for row in PROGRAMS if not row[2].refused and row[1] not in UNSTOPPABLE])
 def test_what_the_configuration_blocks_is_refused_once_and_gives_its_reason(
     sdk: str, rule: str, pitfall: Pitfall, blocking: Proxy
