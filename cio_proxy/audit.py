@@ -19,7 +19,8 @@ from cio_proxy.apis import track_v2
 from cio_proxy.apis.clients import Clients
 from cio_proxy.apis.credentials import Keyring, secrets_of
 from cio_proxy.apis.refusals import refusal
-from cio_proxy.facts import Reading
+from cio_proxy.facts import Reading, people, workspace
+from cio_proxy.facts.workspace import Watch
 from cio_proxy.masking import masked, masked_json, spellings
 from cio_proxy.model import (
     METHODS,
@@ -31,14 +32,18 @@ from cio_proxy.model import (
     Exemption,
     Fact,
     Finding,
+    Groups,
     Json,
+    Kept,
     Key,
     Kind,
     Outcome,
-    People,
+    Record,
+    Sample,
     Seal,
     Settings,
     Span,
+    Subject,
     Taken,
     Unavailable,
     Value,
@@ -52,12 +57,14 @@ type RuleError = Callable[[str, BaseException], None]
 type Unable = Callable[[str, str], None]
 type Exempted = Callable[[Exemption], None]
 
-MINUTE = 60.0
 SHOWN = 300
 FINDINGS = 20
 """How much one rule may say about one call: the twenty-first fault of a kind helps nobody, and costs time."""
 KEYS = 5_000
 """How many of the latest keys have their sealed form at hand."""
+FRESH = 0.9
+"""The part of a fact's time to live above which it is not taught again only to live longer."""
+FORGOTTEN = "facts were lost or forgotten"
 CLEAN = Verdict()
 UNREAD = Reading()
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?![0-9a-f])")
@@ -72,6 +79,29 @@ def sealed_with(key: bytes) -> Seal:
     return seal
 
 
+class Sealer:
+    """What a rule teaches and asks, as a store sees it: by keyed hashes."""
+
+    def __init__(self, seal: Seal) -> None:
+        @lru_cache(KEYS)
+        def subject(workspace: str, text: str, named: bool) -> str:
+            if named and masked(text) == text:
+                return text
+            return seal(f"{workspace}\0{text}")
+
+        @lru_cache(KEYS)
+        def label(name: str) -> str:
+            return name if masked(name) == name else f"#{seal(name)}"
+
+        self.subject = subject
+        self.label: Callable[[str], str] = label
+        self.member: Callable[[str], int] = lru_cache(KEYS)(lambda text: int(seal(text)[:13], 16))
+
+    def key(self, key: Key) -> Key:
+        """A key with its subject sealed; for every kind the same."""
+        return Key(key.kind, key.workspace, self.subject(key.workspace, key.subject, key.named))
+
+
 @dataclass(slots=True)
 class Opened:
     """An exchange that was read, and what its rules want to know."""
@@ -79,11 +109,25 @@ class Opened:
     exchange: Exchange
     calls: tuple[Call, ...]
     client: str
-    keys: Set[Key]
-    marks: Set[Key]
+    subjects: Set[Subject]
+    """Whose records to read; empty where nobody has anything to know or to learn."""
+    announced: Set[Key]
+    """What others may be about to ask, and is known once this exchange is answered."""
     taught: list[list[Fact]] = field(default_factory=list)
     """What each call would teach if it were accepted."""
     reading: Reading = UNREAD
+    missed: float | None = None
+    """When something passed that no store knows of yet."""
+
+    @property
+    def workspace(self) -> Subject:
+        """The subject of what is known of the workspace."""
+        return workspace.subject(self.calls[0].workspace)
+
+    @property
+    def watch(self) -> Watch:
+        """Since when the workspace was watched."""
+        return workspace.watch(self.reading.records.get(self.workspace, NOTHING), self.exchange.at, self.missed)
 
 
 class Settled(NamedTuple):
@@ -97,32 +141,62 @@ class Plan(NamedTuple):
     """The rules that look at calls of one API and kind, by what they have to say about them."""
 
     needs: tuple[Rule, ...]
-    learn: tuple[Rule, ...]
+    learn: tuple[tuple[Rule, Mapping[str, Any]], ...]
     check: tuple[tuple[Rule, Mapping[str, Any]], ...]
     review: tuple[tuple[Rule, Mapping[str, Any]], ...]
+    tells: bool
+    """Whether such a call makes a person, or ends one."""
 
 
 class _Known:
-    """What one rule after the other may ask about an exchange; `params` are those of the rule that asks."""
+    """What one rule after the other may ask about an exchange; `params` are those of the rule that asks.
 
-    __slots__ = ("_flying", "_sealed", "_values", "params", "people", "since")
+    `doubt` is set when a rule asks for what is not known, while something was lost that might have told it.
+    """
+
+    __slots__ = ("_flying", "_key", "_lossy", "_records", "doubt", "label", "member", "params", "people", "since")
 
     def __init__(
-        self, people: People, values: Mapping[Key, Value], reading: Reading, sealed: Callable[[Key], Key]
+        self,
+        settings: Settings,
+        watch: Watch,
+        records: Mapping[Subject, Record],
+        in_flight: frozenset[Key],
+        sealer: Sealer,
+        key: Callable[[Key], Key],
     ) -> None:
-        self.people: People = people if reading.whole else "partial"
-        self.since = reading.since
+        self.people = watch.people(settings.people)
+        self.since = watch.since
         self.params: Mapping[str, Any] = NOTHING
-        self._values = values
-        self._flying = reading.in_flight
-        self._sealed = sealed
+        self.member = sealer.member
+        self.label = sealer.label
+        self.doubt = False
+        self._lossy = watch.lossy
+        self._records = records
+        self._flying = in_flight
+        self._key = key
 
     def span(self, key: Key) -> Span | None:
-        value = self._values.get(self._sealed(key))
-        return value if isinstance(value, Span) else None
+        value = self._value(key)
+        return value if type(value) is Span else None
+
+    def sample(self, key: Key) -> Sample | None:
+        value = self._value(key)
+        return value if type(value) is Sample else None
+
+    def groups(self, key: Key) -> Groups | None:
+        value = self._value(key)
+        return value if type(value) is Groups else None
 
     def in_flight(self, key: Key) -> bool:
-        return self._sealed(key) in self._flying
+        return bool(self._flying) and self._key(key) in self._flying
+
+    def _value(self, key: Key) -> Value | None:
+        kind, workspace, subject, _ = self._key(key)
+        if (record := self._records.get((workspace, subject))) and (kept := record.get(kind)):  # type: ignore[call-overload]  # a Subject is no more
+            return kept[0]  # type: ignore[no-any-return]
+        self.doubt = self._lossy
+        return None
 
 
 class Engine:
@@ -146,7 +220,7 @@ class Engine:
         self.rules = tuple(rule for rule in rules if settings.rule(rule.info.id).action != "off")
         self._by_id = {rule.info.id: rule for rule in self.rules}
         self._seal = seal
-        self._sealed = lru_cache(KEYS)(lambda key: key.sealed(seal))
+        self._sealer = Sealer(seal)
         self._secrets = lru_cache(1_000)(lambda header: spellings(secrets_of(header)))
         self._masked = lru_cache(1_000)(masked)
         self._rule_error = rule_error
@@ -161,82 +235,113 @@ class Engine:
         self._plans: dict[tuple[Api, Kind], Plan] = {}
 
     def open(self, exchange: Exchange) -> Opened:
-        """Read an exchange into its calls and gather the facts its rules need."""
+        """Read an exchange into its calls and gather what its rules need to know."""
         calls = apis.read(exchange, self._keyring, self.settings.max_audited_body)
-        keys: set[Key] = set()
-        marks: set[Key] = set()
-        opened = Opened(exchange, calls, self._clients.name(exchange), keys, marks)
+        subjects: set[Subject] = set()
+        announced: set[Key] = set()
+        opened = Opened(exchange, calls, self._clients.name(exchange), subjects, announced)
         presumed = Outcome(kind="accepted", at=exchange.at)
         for call in calls:
             plan = self._plan(call)
+            facts = self._facts(plan, call, presumed, opened)
+            opened.taught.append(facts)
+            for key, _, _, announce in facts:
+                subjects.add(Subject(key.workspace, key.subject))
+                if announce:
+                    announced.add(key)
             for rule in plan.needs:
                 try:
-                    keys.update(map(self._sealed, rule.needs(call, self.settings.people)))  # type: ignore[misc]  # what a plan is for
+                    for key in rule.needs(call, self.settings.people):  # type: ignore[misc]  # what a plan is for
+                        subjects.add(self._subject(key.workspace, key.subject, key.named))
                 except (Exception, Overdue) as error:
                     self._rule_error(rule.info.id, error)
-            facts = self._facts(plan, call, presumed, opened)
-            for fact in facts:
-                if isinstance(fact.value, Span):
-                    marks.add(fact.key)
-            opened.taught.append(facts)
-        keys |= marks
+            if plan.tells or plan.needs or plan.learn:
+                for identifier in call.identifiers:
+                    subjects.add(self._subject(call.workspace, identifier, False))
+        if subjects:
+            subjects.add(opened.workspace)
         return opened
 
-    def judge(self, opened: Opened, reading: Reading) -> Verdict:
-        """Run every rule over every call; later calls see what earlier ones would teach."""
-        opened.reading = reading
-        values = dict(reading.values) if len(opened.calls) > 1 else reading.values
-        known = _Known(self.settings.people, values, reading, self._sealed)
+    def judge(self, opened: Opened, reading: Reading, missed: float | None = None) -> Verdict:
+        """Run every rule over every call; later calls see what earlier ones would teach.
+
+        `missed` is when something passed that this process could not write down yet.
+        """
+        opened.reading, opened.missed = reading, missed
+        records = dict(reading.records) if len(opened.calls) > 1 else reading.records
+        known = self._known(opened, records)
         findings: list[Finding] = []
         for call, taught in zip(opened.calls, opened.taught, strict=True):
             for rule, params in self._plan(call).check:
                 known.params = params
                 try:
                     if results := rule.check(call, known):  # type: ignore[misc]
-                        self._take(results, rule, call, opened, findings)
+                        self._take(results, rule, call, opened, findings, known)
                 except (Exception, Overdue) as error:
                     self._rule_error(rule.info.id, error)
+                if known.doubt:
+                    self._doubted(rule, known)
             if len(opened.calls) == 1:
                 break
             for fact in taught:
-                old = values.get(fact.key)
-                values[fact.key] = old.join(fact.value) if type(old) is type(fact.value) else fact.value  # type: ignore
+                _add(fact, records)  # type: ignore[arg-type]  # a copy, since there are more calls
         return self._verdict(opened, policy.consistent(findings)) if findings else CLEAN
 
     def settle(self, opened: Opened, outcome: Outcome) -> Settled:
         """The facts of calls that were not refused, less those that change nothing, and the findings of `review`."""
         facts: list[Fact] = []
         findings: list[Finding] = []
-        known = _Known(self.settings.people, opened.reading.values, opened.reading, self._sealed)
+        known = self._known(opened, opened.reading.records)
         for call, presumed in zip(opened.calls, opened.taught, strict=True):
             plan = self._plan(call)
-            if outcome.of(call) != "refused":
+            if presumed and outcome.of(call) != "refused":
                 taught = presumed if outcome.kind == "accepted" else self._facts(plan, call, outcome, opened)
-                facts += [fact for fact in taught if self._changes(fact, opened.reading)]
+                facts += [fact for fact in taught if self._changes(fact, opened)]
             for rule, params in plan.review:
                 known.params = params
                 try:
                     if results := rule.review(call, outcome, known):  # type: ignore[misc]
-                        self._take(results, rule, call, opened, findings, late=True)
+                        self._take(results, rule, call, opened, findings, known, late=True)
                 except (Exception, Overdue) as error:
                     self._rule_error(rule.info.id, error)
+                if known.doubt:
+                    self._doubted(rule, known)
+        if opened.subjects:
+            facts += [fact for fact in self._of_workspace(opened) if self._changes(fact, opened)]
         return Settled(tuple(facts), tuple(findings))
 
-    def expire(self, deadlines: Sequence[Deadline], reading: Reading) -> tuple[Finding, ...]:
+    def expire(
+        self, deadlines: Sequence[tuple[Key, Deadline]], reading: Reading, now: float, missed: float | None = None
+    ) -> tuple[Finding, ...]:
         """The findings of deadlines that have passed, from what is known now."""
         findings: list[Finding] = []
-        known = _Known(self.settings.people, reading.values, reading, lambda key: key)
-        for deadline in deadlines:
+        for key, deadline in deadlines:
             rule = self._by_id.get(deadline.rule)
             if rule is None or rule.due is None:
                 continue
+            record = reading.records.get(workspace.subject(key.workspace), NOTHING)
+            watch = workspace.watch(record, now, missed)
+            known = _Known(self.settings, watch, reading.records, reading.in_flight, self._sealer, lambda key: key)
             known.params = self._params[rule.info.id]
             try:
-                results = rule.due(deadline, known)
-                findings += [self._overdue(each, deadline) for each in results if self._is_reported(each)]
+                results = [each for each in rule.due(deadline, known) if self._is_reported(each)]
+                if results and known.doubt and watch.since > deadline.seed.time:
+                    self._unable(rule.info.id, FORGOTTEN)
+                else:
+                    findings += [self._overdue(each, deadline) for each in results]
             except (Exception, Overdue) as error:
                 self._rule_error(rule.info.id, error)
         return tuple(findings)
+
+    def _known(self, opened: Opened, records: Mapping[Subject, Record]) -> _Known:
+        return _Known(self.settings, opened.watch, records, opened.reading.in_flight, self._sealer, self._sealer.key)
+
+    def _subject(self, workspace: str, text: str, named: bool) -> Subject:
+        return Subject(workspace, self._sealer.subject(workspace, text, named))
+
+    def _doubted(self, rule: Rule, known: _Known) -> None:
+        known.doubt = False
+        self._unable(rule.info.id, FORGOTTEN)
 
     def _take(
         self,
@@ -245,6 +350,7 @@ class Engine:
         call: Call,
         opened: Opened,
         findings: list[Finding],
+        known: _Known,
         late: bool = False,
     ) -> None:
         """Keep what a rule says about a call, as far as it is reported."""
@@ -256,7 +362,9 @@ class Engine:
                 action = self._action(result, call, opened, late)
                 findings.append(self._completed(result, call, opened, number, action))
                 number += 1
-        if reason and not number:
+        if number:
+            known.doubt = False
+        elif reason:
             self._unable(rule.info.id, reason)
 
     def _is_reported(self, result: Finding | Unavailable) -> TypeGuard[Finding]:
@@ -289,24 +397,37 @@ class Engine:
 
     def _facts(self, plan: Plan, call: Call, outcome: Outcome, opened: Opened) -> list[Fact]:
         facts: list[Fact] = []
-        for rule in plan.learn:
+        if plan.tells:
+            facts += [self._kept(fact, call, opened) for fact in people.learn(call)]
+        for rule, params in plan.learn:
             try:
-                for key, value, ttl in rule.learn(call, outcome, self._params[rule.info.id]):  # type: ignore[misc]
-                    facts.append(Fact(self._sealed(key), self._kept(value, call, opened), ttl))
+                for fact in rule.learn(call, outcome, params):  # type: ignore[misc]
+                    facts.append(self._kept(fact, call, opened))
             except (Exception, Overdue) as error:
                 self._rule_error(rule.info.id, error)
         return facts
 
-    def _kept(self, value: Value, call: Call, opened: Opened) -> Value:
-        if isinstance(value, Deadline):
-            value = replace(value, seed=self._completed(value.seed, call, opened, 0, "logged"))
-        return value.sealed(self._seal)
+    def _kept(self, fact: Fact, call: Call, opened: Opened) -> Fact:
+        key, value, ttl, announced = fact
+        if type(value) is not Span:
+            if isinstance(value, Deadline):
+                value = replace(value, seed=self._completed(value.seed, call, opened, 0, "logged"))
+            value = value.sealed(self._sealer)
+        return Fact(self._sealer.key(key), value, ttl, announced)
 
-    def _changes(self, fact: Fact, reading: Reading) -> bool:
-        old = reading.values.get(fact.key)
-        if not isinstance(old, Span) or not isinstance(fact.value, Span):
+    def _of_workspace(self, opened: Opened) -> Iterable[Fact]:
+        name = opened.workspace.workspace
+        yield workspace.seen(name, opened.exchange.at)
+        if opened.missed is not None:
+            yield workspace.lost(name, opened.missed)
+
+    def _changes(self, fact: Fact, opened: Opened) -> bool:
+        """Whether a fact says anything new, or what it says is about to be forgotten."""
+        record = opened.reading.records.get(fact.key.of)
+        old = None if record is None else record.get(fact.key.kind)
+        if old is None or type(old.value) is not type(fact.value):
             return True
-        return fact.value.first < old.first or fact.value.last - old.last >= MINUTE
+        return old.value.lacks(fact.value) or old.expiry - opened.exchange.at < FRESH * fact.ttl  # type: ignore[arg-type]
 
     def _completed(self, finding: Finding, call: Call, opened: Opened, number: int, action: Taken) -> Finding:
         exchange = call.exchange
@@ -348,15 +469,27 @@ class Engine:
             rules = [rule for rule in self.rules if call.kind in rule.info.kinds and call.api in rule.info.apis]
             plan = self._plans[call.api, call.kind] = Plan(
                 needs=tuple(rule for rule in rules if rule.needs is not None),
-                learn=tuple(rule for rule in rules if rule.learn is not None),
+                learn=tuple((rule, self._params[rule.info.id]) for rule in rules if rule.learn is not None),
                 check=tuple((rule, self._params[rule.info.id]) for rule in rules if rule.check is not None),
                 review=tuple((rule, self._params[rule.info.id]) for rule in rules if rule.review is not None),
+                tells=call.kind in people.TELLING,
             )
         return plan
 
     def _params_of(self, rule: Rule) -> Mapping[str, Any]:
         defaults = {name: param.default for name, param in rule.info.params.items()}
         return {**defaults, **self.settings.rule(rule.info.id).params}
+
+
+def _add(fact: Fact, records: dict[Subject, Record]) -> None:
+    """Let what a call would teach be known to the calls after it."""
+    subject, kind = fact.key.of, fact.key.kind
+    record = records.get(subject, NOTHING)
+    old = record.get(kind)
+    value = fact.value
+    if old is not None and type(old.value) is type(value):
+        value = old.value.join(value)  # type: ignore[arg-type]
+    records[subject] = {**record, kind: Kept(value, float("inf"))}
 
 
 def fingerprint(rule: str, endpoint: str, pointer: str, subject: str) -> str:

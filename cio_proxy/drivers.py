@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from cio_proxy.apis import surface, track_v2
 from cio_proxy.apis.refusals import refused
-from cio_proxy.audit import CLEAN, Engine, Opened, RuleError
-from cio_proxy.facts import Reading, Store
+from cio_proxy.audit import CLEAN, UNREAD, Engine, Opened, RuleError
+from cio_proxy.facts import Reading, Store, workspace
 from cio_proxy.facts.memory import MemoryStore
 from cio_proxy.model import (
     End,
@@ -35,6 +35,8 @@ log = logging.getLogger("cio_proxy")
 HEADER_LIMIT = 1024
 AUDIT_FAILED = "blocked by cio-proxy: the audit failed and on_error is block"
 UNWATCHED: AbstractContextManager[None] = nullcontext()
+MISSED = 1_000
+"""How many workspaces it is known of one by one that something passed unseen."""
 NO_ITEMS: frozenset[int] = frozenset()
 _WORST = ("blocked", "would_block", "logged", "exempt", "baselined")
 
@@ -98,6 +100,10 @@ class Auditor:
         self._failing: set[str] = set()
         """What the store did not do when it was asked last."""
         self._told: set[str] = set()
+        self._missed: dict[str, float] = {}
+        """When something passed unseen last, by the workspace; "" stands for all of them."""
+        self._partial: set[str] = set()
+        """The workspaces of which not every person is known, although the configuration says so."""
 
     @property
     def settings(self) -> Settings:
@@ -111,17 +117,19 @@ class Auditor:
         opened: Opened | None = None
         verdict = CLEAN
         if self.bypass:
-            self._missed(exchange.at)
+            self.missed(exchange.at)
         elif exchange.body is not None:
             try:
                 with self._watchdog:
                     opened = engine.open(exchange)
                 reading = await self._read(opened)
                 with self._watchdog:
-                    verdict = engine.judge(opened, reading)
+                    verdict = engine.judge(opened, reading, self._missed_of(opened))
+                if engine.settings.people == "complete":
+                    self._note_people(opened)
             except (Exception, Overdue) as error:
                 self._failed("audit", error)
-                self._missed(exchange.at)
+                self.missed(exchange.at)
                 if engine.settings.on_error == "block":
                     verdict = Verdict(refusal=refused("audit failed", "audit_failed", AUDIT_FAILED))
         header = findings_header(verdict.findings) if verdict.findings and engine.settings.findings_header else ""
@@ -184,57 +192,78 @@ class Auditor:
         """Give the findings of deadlines that have passed."""
         try:
             if due := await self.store.due(now):
-                keys = {key for _, deadline in due for key in deadline.watch}
-                reading = await self.store.get_many(keys, (), now)
-                self._report(self.engine.expire([deadline for _, deadline in due], reading))
+                subjects = {key.of for _, deadline in due for key in deadline.watch}
+                subjects |= {workspace.subject(key.workspace) for key, _ in due}
+                reading = await self.store.get_many(subjects, (), now)
+                self._report(self.engine.expire(due, reading, now, max(self._missed.values(), default=None)))
                 await self.store.acknowledge([key for key, _ in due])
         except (Exception, Overdue) as error:
             self._store_failed("expire", error)
         else:
             self._store_did("expire")
 
+    def missed(self, at: float, workspace: str = "") -> None:
+        """Something passed that is in no fact, in one workspace or in any: until then nothing proves that it is new."""
+        if workspace and len(self._missed) >= MISSED:
+            workspace = ""
+        self._missed[workspace] = max(at, self._missed.get(workspace, at))
+
+    async def forget(self) -> None:
+        """Forget everything that is known."""
+        await self.store.clear()
+        self._missed.clear()
+        self._partial.clear()
+        self._degraded("people", False)
+
     async def _read(self, opened: Opened) -> Reading:
-        if not opened.keys:
-            return Reading()
+        if not opened.subjects:
+            return UNREAD
         try:
-            reading = await self.store.get_many(opened.keys, opened.marks, opened.exchange.at)
+            reading = await self.store.get_many(opened.subjects, opened.announced, opened.exchange.at)
         except (Exception, Overdue) as error:
             self._store_failed("read", error)
-            return Reading(since=opened.exchange.at, whole=False)
+            self.missed(opened.exchange.at, opened.workspace.workspace)
+            return UNREAD
         self._store_did("read")
-        if not reading.whole and self.settings.people == "complete":
-            self._degraded("people", True)
         return reading
 
+    def _note_people(self, opened: Opened) -> None:
+        name, whole = opened.workspace.workspace, opened.watch.whole
+        if whole is (name in self._partial):
+            if whole:
+                self._partial.discard(name)
+            elif len(self._partial) < MISSED:
+                self._partial.add(name)
+            self._degraded("people", bool(self._partial))
+
+    def _missed_of(self, opened: Opened) -> float | None:
+        if not self._missed:
+            return None
+        times = [self._missed[each] for each in ("", opened.workspace.workspace) if each in self._missed]
+        return max(times, default=None)
+
     async def _settle(self, audit: Audit, outcome: Outcome) -> None:
-        if audit.opened is None:
+        opened = audit.opened
+        if opened is None:
             return
         try:
             with self._watchdog:
-                settled = audit.engine.settle(audit.opened, outcome)
+                settled = audit.engine.settle(opened, outcome)
         except (Exception, Overdue) as error:
             self._failed("audit", error)
-            self._missed(outcome.at)
+            self.missed(outcome.at, opened.workspace.workspace)
             return
-        marks = audit.opened.marks - audit.opened.reading.values.keys()
+        records = opened.reading.records
+        marks = [key for key in opened.announced if key.kind not in records.get(key.of, ())]
         if settled.facts or marks:
             try:
                 await self.store.join_many(settled.facts, marks, outcome.at)
             except (Exception, Overdue) as error:
                 self._store_failed("write", error)
-                self._missed(outcome.at)
+                self.missed(outcome.at, opened.workspace.workspace)
             else:
                 self._store_did("write")
         self._report(settled.findings)
-
-    def _missed(self, at: float) -> None:
-        """Let the store know that what this exchange teaches is in no fact."""
-        try:
-            self.store.missed(at)
-        except (Exception, Overdue) as error:
-            self._store_failed("miss", error)
-        else:
-            self._store_did("miss")
 
     def _store_failed(self, what: str, error: BaseException) -> None:
         self._failing.add(what)

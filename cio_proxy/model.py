@@ -6,7 +6,6 @@ exchange's own time; sizes are bytes. This module imports nothing else of the pa
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -248,6 +247,8 @@ class Call(Made):
     """Bytes of this call's JSON as sent."""
     person: Person = NOBODY
     person_at: str = "path:"
+    merged: Person = NOBODY
+    """The person that a merge makes an end of."""
     name: str | None = None
     name_at: str = ""
     attributes: Mapping[str, Json] = NOTHING
@@ -350,17 +351,36 @@ def keys_of(path: Path) -> list[str | int]:
 
 # --- what is remembered ------------------------------------------------------------------------
 
+MINUTE: Final = 60.0
+"""How exactly it is kept when something was last seen."""
+IDENTIFIED: Final = "identified"
+"""The kind of the fact that a person was identified, or made in another way; the engine itself teaches it."""
+DELETED: Final = "deleted"
+"""The kind of the fact that a person was deleted, suppressed, or merged into another."""
+
+
+class Subject(NamedTuple):
+    """What facts are about, as a store sees it: all facts of one subject are read together."""
+
+    workspace: str
+    sealed: str
+
 
 class Key(NamedTuple):
-    """The name of a fact. Rules write `subject` in clear; it is sealed before any store sees it."""
+    """The name of a fact. Rules write `subject` in clear; it is sealed before any store sees it.
+
+    A `named` subject is made of names of events and attributes, which stay readable where nothing in them is personal.
+    """
 
     kind: str
     workspace: str
     subject: str
+    named: bool = False
 
-    def sealed(self, seal: Seal) -> Key:
-        """This key with its subject replaced by a keyed hash, the same for every kind."""
-        return Key(self.kind, self.workspace, seal(f"{self.workspace}\0{self.subject}"))
+    @property
+    def of(self) -> Subject:
+        """The subject of a sealed key."""
+        return Subject(self.workspace, self.subject)
 
 
 class Origin(NamedTuple):
@@ -368,6 +388,19 @@ class Origin(NamedTuple):
 
     exchange: str = ""
     connection: str = ""
+
+
+class Sealing(Protocol):
+    """Turns what identifies somebody into keyed hashes."""
+
+    def member(self, text: str) -> int:
+        """A member of a set as 52 bits, which every store keeps exactly."""
+
+    def label(self, name: str) -> str:
+        """A name as it is where nothing in it is personal, else a keyed hash."""
+
+    def key(self, key: Key) -> Key:
+        """A key with its subject sealed; for every kind the same."""
 
 
 class Span(NamedTuple):
@@ -382,41 +415,96 @@ class Span(NamedTuple):
         first, origin = min((self.first, self.origin), (other.first, other.origin))
         return Span(first, max(self.last, other.last), origin)
 
-    def sealed(self, seal: Seal) -> Span:
+    def lacks(self, other: Span) -> bool:
+        """Whether joining another one says anything new: the last time counts by the minute."""
+        return other.first < self.first or other.last - self.last >= MINUTE
+
+    def sealed(self, sealing: Sealing) -> Span:
         """Nothing in a span identifies a person."""
         return self
 
 
+MEMBERS: Final = 1 << 52
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A bounded set: the `limit` smallest keyed hashes of its members.
+    """A bounded set: the `limit` smallest keyed hashes of its members, in order.
 
     Keeping the smallest makes the bound commute with joining. `plain` members are what a rule
     teaches; they exist only until `sealed` turns them into hashes.
     """
 
     limit: int
-    hashes: frozenset[str] = frozenset()
+    hashes: tuple[int, ...] = ()
     plain: frozenset[str] = frozenset()
 
     def join(self, other: Sample) -> Sample:
         """The smallest `limit` members of both."""
         limit = min(self.limit, other.limit)
-        members = self.hashes | other.hashes
-        if len(members) > limit:
-            members = frozenset(heapq.nsmallest(limit, members))
-        return Sample(limit, members, self.plain | other.plain)
+        hashes = tuple(sorted({*self.hashes, *other.hashes})[:limit])
+        return Sample(limit, hashes, self.plain | other.plain)
 
-    def sealed(self, seal: Seal) -> Sample:
+    def lacks(self, other: Sample) -> bool:
+        """Whether joining another one says anything new."""
+        mine = self.hashes
+        if len(mine) < self.limit:
+            return any(each not in mine for each in other.hashes)
+        return any(each < mine[-1] and each not in mine for each in other.hashes)
+
+    def sealed(self, sealing: Sealing) -> Sample:
         """The same set with every plain member hashed."""
-        return Sample(self.limit, self.hashes).join(Sample(self.limit, frozenset(map(seal, self.plain))))
+        hashes = sorted({*self.hashes, *map(sealing.member, self.plain)})
+        return Sample(self.limit, tuple(hashes[: self.limit]))
 
     def count(self) -> float:
         """How many members were ever added: exact below `limit`, estimated from the largest kept hash above it."""
         if len(self.hashes) < self.limit:
             return len(self.hashes)
-        largest = int(max(self.hashes), 16)
-        return (self.limit - 1) / (largest / 2**64)
+        return (self.limit - 1) / (max(1, self.hashes[-1]) / MEMBERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Bounded sets under a few labels: the spellings of a name, the types of an attribute.
+
+    The `limit` labels that come first stay, so that the bound commutes with joining.
+    """
+
+    limit: int
+    samples: Mapping[str, Sample]
+
+    def join(self, other: Groups) -> Groups:
+        """Label by label, the members of both."""
+        limit = min(self.limit, other.limit)
+        labels = sorted({*self.samples, *other.samples})[:limit]
+        return Groups(limit, {label: self._joined(label, other) for label in labels})
+
+    def _joined(self, label: str, other: Groups) -> Sample:
+        mine, theirs = self.samples.get(label), other.samples.get(label)
+        if mine is None or theirs is None:
+            return mine or theirs or Sample(0)
+        return mine.join(theirs)
+
+    def lacks(self, other: Groups) -> bool:
+        """Whether joining another one says anything new."""
+        for label, theirs in other.samples.items():
+            mine = self.samples.get(label)
+            if mine is None:
+                if len(self.samples) < self.limit or label < max(self.samples):
+                    return True
+            elif mine.lacks(theirs):
+                return True
+        return False
+
+    def sealed(self, sealing: Sealing) -> Groups:
+        """The same with every member hashed, and every label that holds something personal."""
+        kept = [(sealing.label(label), sample.sealed(sealing)) for label, sample in self.samples.items()]
+        return Groups(self.limit, dict(sorted(kept)[: self.limit]))
+
+    def counts(self) -> dict[str, float]:
+        """How many members each label ever had."""
+        return {label: sample.count() for label, sample in self.samples.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,7 +517,11 @@ class Tally:
         """Slot by slot, the larger count."""
         return Tally({s: max(self.slots.get(s, 0), other.slots.get(s, 0)) for s in self.slots.keys() | other.slots})
 
-    def sealed(self, seal: Seal) -> Tally:
+    def lacks(self, other: Tally) -> bool:
+        """Whether joining another one says anything new."""
+        return any(count > self.slots.get(slot, 0) for slot, count in other.slots.items())
+
+    def sealed(self, sealing: Sealing) -> Tally:
         """Nothing in a tally identifies a person."""
         return self
 
@@ -455,32 +547,52 @@ class Deadline:
         """The earlier of both; on a tie the one of the smaller exchange id."""
         return min(self, other, key=lambda d: (d.at, d.seed.exchange, d.seed.item or 0))
 
-    def sealed(self, seal: Seal) -> Deadline:
+    def lacks(self, other: Deadline) -> bool:
+        """Whether another one comes earlier."""
+        return other.at < self.at
+
+    def sealed(self, sealing: Sealing) -> Deadline:
         """The same deadline watching sealed keys."""
-        return replace(self, watch=tuple(key.sealed(seal) for key in self.watch))
+        return replace(self, watch=tuple(map(sealing.key, self.watch)))
 
 
-type Value = Span | Sample | Tally | Deadline
+type Value = Span | Sample | Groups | Tally | Deadline
 
 
 class Fact(NamedTuple):
-    """One thing learned. It is forgotten `ttl` seconds after it was last taught."""
+    """One thing learned. It is forgotten `ttl` seconds after it was last taught.
+
+    One that is `announced` is marked in flight while the exchange that would teach it is unanswered, so that what
+    overtakes it on another connection is not accused.
+    """
 
     key: Key
     value: Value
     ttl: float
+    announced: bool = False
 
-    def sealed(self, seal: Seal) -> Fact:
-        """This fact without any clear identifier."""
-        return Fact(self.key.sealed(seal), self.value.sealed(seal), self.ttl)
+
+class Kept(NamedTuple):
+    """A value in a store, and when it is forgotten."""
+
+    value: Value
+    expiry: float
+
+
+type Record = Mapping[str, Kept]
+"""What is known of one subject, by the kind of fact."""
 
 
 class Known(Protocol):
-    """What a rule may ask while it judges one exchange."""
+    """What a rule may ask while it judges one exchange.
+
+    What is known of a call's own person is always at hand; other facts only where the rule `needs` them. All keys and
+    texts are given in clear.
+    """
 
     @property
     def since(self) -> float:
-        """From when on nothing was missed: the start of observation, or the last loss of a fact."""
+        """From when on nothing was missed in this workspace: the start of observation, or the last loss of a fact."""
 
     @property
     def people(self) -> People:
@@ -493,8 +605,20 @@ class Known(Protocol):
     def span(self, key: Key) -> Span | None:
         """The span kept under this key."""
 
+    def sample(self, key: Key) -> Sample | None:
+        """The set kept under this key."""
+
+    def groups(self, key: Key) -> Groups | None:
+        """The sets kept under this key."""
+
     def in_flight(self, key: Key) -> bool:
         """True while an exchange that would teach this key is still unanswered."""
+
+    def member(self, text: str) -> int:
+        """What a text is in a `Sample`."""
+
+    def label(self, name: str) -> str:
+        """What a name is as a label of `Groups`."""
 
 
 # --- what is said about it ---------------------------------------------------------------------

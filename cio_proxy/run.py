@@ -166,13 +166,12 @@ class Proxy:
             log.warning("enforcement is now %s", switch)
         return "bypass" if self.auditor.bypass else self.auditor.settings.enforcement
 
-    def reset(self, facts: bool) -> None:
+    async def reset(self, facts: bool) -> None:
         """Forget findings and coverage, and with `facts` what is known; counters stay."""
         self.journal.reset()
         self.coverage.reset()
         if facts:
-            self.store.clear()
-            self.metrics.degraded("people", False)
+            await self.auditor.forget()
 
     def summary(self) -> dict[str, Any]:
         """What was seen and found, and the enforcement in force."""
@@ -215,7 +214,7 @@ class Proxy:
 
     def _rule_error(self, rule: str, error: BaseException) -> None:
         self.metrics.rule_error(rule)
-        self.store.missed(self.auditor.clock())  # what the rule would have taught is not known
+        self.auditor.missed(self.auditor.clock())  # what the rule would have taught is not known
         if isinstance(error, Overdue):
             self._overdue[rule] += 1
             if self._overdue[rule] == OVERDUES:

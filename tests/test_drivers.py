@@ -10,7 +10,7 @@ from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.drivers import Auditor
 from cio_proxy.facts import Reading
 from cio_proxy.facts.memory import MemoryStore
-from cio_proxy.model import Call, Exchange, Fact, Finding, Key, Known, Outcome, Settings
+from cio_proxy.model import Call, Exchange, Fact, Finding, Key, Known, Outcome, Settings, Subject
 from cio_proxy.rules import RULES
 
 from .conftest import Collected
@@ -47,10 +47,15 @@ async def test_an_exchange_keeps_the_engine_it_began_with() -> None:
 async def test_while_bypassed_nothing_is_audited_and_what_is_known_starts_anew() -> None:
     sink, store = Collected(), MemoryStore()
     auditor = Auditor(engine("any"), store, [sink], lambda: 1.75e9)
+    await auditor.answered(await auditor.begin(EXCHANGE), 200, b"{}")
+    sink.findings.clear()
     auditor.bypass = True
     await auditor.answered(await auditor.begin(replace(EXCHANGE, at=1.75e9 + 60)), 200, b"{}")
-    assert (sink.findings, [end.ending for end in sink.ends]) == ([], ["unaudited"])
-    assert (await store.get_many((), (), 1.75e9 + 90)).since == 1.75e9 + 60
+    assert (sink.findings, [end.ending for end in sink.ends]) == ([], ["forwarded", "unaudited"])
+    auditor.bypass = False
+    audit = await auditor.begin(replace(EXCHANGE, at=1.75e9 + 90))
+    assert audit.opened is not None
+    assert audit.opened.watch.since == 1.75e9 + 60
 
 
 @pytest.mark.parametrize("passed", ["unseen", "and one fact too many"])
@@ -73,7 +78,7 @@ async def test_once_a_fact_may_be_missing_unknown_people_prove_nothing_any_more(
     await auditor.begin(event)
     assert len(sink.findings) == 1
     assert shown == [("people", True)]
-    store.clear()
+    await auditor.forget()
     await auditor.begin(event)
     assert len(sink.findings) == 2
 
@@ -81,10 +86,10 @@ async def test_once_a_fact_may_be_missing_unknown_people_prove_nothing_any_more(
 class Broken(MemoryStore):
     """A store that is down."""
 
-    async def get_many(self, keys: Collection[Key], marks: Collection[Key], now: float) -> Reading:
+    async def get_many(self, subjects: Collection[Subject], announced: Collection[Key], now: float) -> Reading:
         raise ConnectionError
 
-    async def join_many(self, facts: Sequence[Fact], unmark: Collection[Key], now: float) -> None:
+    async def join_many(self, facts: Sequence[Fact], settled: Collection[Key], now: float) -> None:
         raise ConnectionError
 
 

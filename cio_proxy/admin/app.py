@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -69,7 +69,7 @@ class Admin:
         rules: Collection[str] = (),
         switches: Sequence[str] = (),
         enforce: Callable[[Any], str] = lambda switch: "",
-        reset: Callable[[bool], None] = lambda facts: None,
+        reset: Callable[[bool], Awaitable[None]],
     ) -> None:
         self.ready = False
         self.draining = False
@@ -185,7 +185,7 @@ class Admin:
         facts = request.query_params.get("facts", "0")
         if facts not in ("0", "1"):
             return answer({"error": f"facts: '{facts}' is neither 0 nor 1"}, 400)
-        self._reset(facts == "1")
+        await self._reset(facts == "1")
         return answer({"reset": ["findings", "coverage", *(["facts"] if facts == "1" else [])]})
 
     def _query(self, request: Request) -> tuple[int, int, dict[str, str]]:

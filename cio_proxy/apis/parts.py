@@ -58,6 +58,16 @@ def lower(value: str | None) -> str | None:
     return None if value is None else value.lower()
 
 
+def person_of(identifiers: Mapping[str, Json]) -> Person:
+    """The person that an object of identifiers names, in a v2 item and in a merge."""
+    return Person(
+        text(identifiers.get("id")),
+        lower(text(identifiers.get("email"))),
+        text(identifiers.get("phone")),
+        text(identifiers.get("cio_id")),
+    )
+
+
 def decoded_segment(raw: bytes) -> str:
     """A path segment, percent-decoded once; bytes that are not UTF-8 survive as surrogates."""
     return (unquote_to_bytes(raw) if b"%" in raw else raw).decode("utf-8", "surrogateescape")

@@ -7,7 +7,7 @@ from typing import Any
 
 from cio_proxy.apis.batches import items
 from cio_proxy.apis.parts import Envelope, lower, mapping, text, timestamps
-from cio_proxy.model import Call, Json, Kind, Person, pointer
+from cio_proxy.model import NOBODY, Call, Json, Kind, Person, pointer
 
 KINDS: Mapping[str, Kind] = {
     "identify": "identify",
@@ -66,6 +66,7 @@ def _call(
         email=lower(text(traits.get("email"))) if kind == "identify" else None,
         anonymous=text(body.get("anonymousId")),
     )
+    merged = Person(id=text(body.get("previousId"))) if kind == "merge" else NOBODY
     name = body.get("event" if kind == "event" else "name")
     if kind == "event" and isinstance(name, str):
         kind = RESERVED.get(name, kind)
@@ -79,6 +80,7 @@ def _call(
         body=body,
         person=person,
         person_at=pointer(at, "userId"),
+        merged=merged,
         name=name if isinstance(name, str) else None,
         name_at=pointer(at, "event" if "event" in body else "name"),
         attributes=traits,

@@ -16,6 +16,7 @@ from cio_proxy.apis.parts import (
     lower,
     mapping,
     person_in_path,
+    person_of,
     text,
     timestamps,
 )
@@ -128,9 +129,8 @@ def _merge(envelope: Envelope, endpoint: str, groups: Groups) -> Call:
     if not isinstance(envelope.document.value, dict):
         return envelope.unreadable(endpoint)
     body = envelope.document.value
-    primary = mapping(body.get("primary"))
-    person = Person(text(primary.get("id")), lower(text(primary.get("email"))), cio_id=text(primary.get("cio_id")))
-    return envelope.call("merge", endpoint, body=body, person=person, person_at="/primary")
+    person, merged = (person_of(mapping(body.get(which))) for which in ("primary", "secondary"))
+    return envelope.call("merge", endpoint, body=body, person=person, person_at="/primary", merged=merged)
 
 
 def _form(envelope: Envelope, endpoint: str, groups: Groups) -> Call:

@@ -8,7 +8,7 @@ from typing import Any
 
 from cio_proxy.apis.batches import items
 from cio_proxy.apis.body import content_encoding, encoded, item_extents, without_items
-from cio_proxy.apis.parts import Envelope, lower, mapping, text, timestamps
+from cio_proxy.apis.parts import Envelope, lower, mapping, person_of, text, timestamps
 from cio_proxy.model import Call, Cut, Exchange, Finding, Json, Kind, Person, pointer
 
 ENTITY = "/api/v2/entity"
@@ -72,19 +72,15 @@ def _operation(envelope: Envelope, endpoint: str, value: Json, at: str, item: in
         kind = kinds.get(action.strip().lower(), "other")
     attributes = mapping(body.get("attributes"))
     identifiers, identifiers_at = mapping(body.get("identifiers")), f"{at}/identifiers"
+    parts: dict[str, Any] = {}
     if kind == "merge":
         identifiers, identifiers_at = mapping(body.get("primary")), f"{at}/primary"
+        place["merged"] = person_of(mapping(body.get("secondary")))
     person = Person()
     if kinds is PERSON_KINDS and kind != "report_metric":
-        person = Person(
-            text(identifiers.get("id")),
-            lower(text(identifiers.get("email"))),
-            text(identifiers.get("phone")),
-            text(identifiers.get("cio_id")),
-        )
+        person = person_of(identifiers)
     name = body.get("name")
     times = timestamps(body, at, ("timestamp",))
-    parts: dict[str, Any] = {}
     if kind in ("event", "page", "screen"):
         if person.main() is None:
             person = Person(anonymous=text(identifiers.get("anonymous_id")))

@@ -2,42 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol, cast
 
-from cio_proxy.model import NOTHING, Deadline, Fact, Key, Value
+from cio_proxy.model import NOTHING, Deadline, Fact, Kept, Key, Record, Subject
+
+MARK_SECONDS = 30.0
+"""How long a mark stands of a learner that died."""
+LEASE_SECONDS = 60.0
+"""How long the findings of a deadline may take: then it is given to whoever asks."""
 
 
 class Reading(NamedTuple):
-    """What a store knew when it was asked.
+    """What a store knew when it was asked, and which of the facts somebody else is about to teach."""
 
-    `in_flight` are the keys that others are about to teach; `since` is when it was first asked, or last lost a fact.
-    `whole` is False once it lost or missed one: then nobody can say any more that every person is known.
-    """
-
-    values: Mapping[Key, Value] = cast(Mapping[Key, Value], NOTHING)
+    records: Mapping[Subject, Record] = cast(Mapping[Subject, Record], NOTHING)
     in_flight: frozenset[Key] = frozenset()
-    since: float = 0.0
-    whole: bool = True
 
 
 class Store(Protocol):
-    """Keeps sealed facts. Joining is commutative, associative and idempotent, so order never matters."""
+    """Keeps sealed facts. Joining is commutative, associative and idempotent, so order never matters.
 
-    async def get_many(self, keys: Collection[Key], marks: Collection[Key], now: float) -> Reading:
-        """Read `keys`, and mark those of `marks` in flight that nothing is known of yet."""
+    A store that forgets a fact before its time joins the fact `lost` to the workspace of that fact. Any method may
+    raise: nobody waits longer for it than a moment, and traffic goes on without it.
+    """
 
-    async def join_many(self, facts: Sequence[Fact], unmark: Collection[Key], now: float) -> None:
+    async def get_many(self, subjects: Collection[Subject], announced: Collection[Key], now: float) -> Reading:
+        """Read all that is known of `subjects`, and mark those of `announced` in flight that nothing is known of."""
+
+    async def join_many(self, facts: Sequence[Fact], settled: Collection[Key], now: float) -> None:
         """Join facts into what is known, and take marks back."""
 
     async def due(self, before: float) -> Sequence[tuple[Key, Deadline]]:
-        """Lease the deadlines that have passed."""
+        """The deadlines that have passed, each leased to one caller: another one gets it only if this one dies."""
 
     async def acknowledge(self, keys: Collection[Key]) -> None:
         """Forget leased deadlines whose findings are out."""
 
-    def missed(self, now: float) -> None:
-        """Something passed that nobody looked at: what is known is whole only from now on."""
+    def scan(self, kind: str) -> AsyncIterator[tuple[Key, Kept]]:
+        """Every fact of a kind, in no order."""
+
+    async def clear(self) -> None:
+        """Forget everything."""
 
     def known(self) -> Mapping[str, int]:
-        """How many facts of each kind are kept."""
+        """How many facts of each kind are kept, as of the last `tend`."""
+
+    async def tend(self, now: float) -> None:
+        """Do what has to be done now and then: called every few seconds while traffic is live."""
+
+    async def close(self) -> None:
+        """Write what is still to be written, and let go."""

@@ -4,142 +4,198 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
-from cio_proxy.facts import Reading
-from cio_proxy.model import Deadline, Fact, Key, Value
+from cio_proxy.facts import LEASE_SECONDS, MARK_SECONDS, Reading, workspace
+from cio_proxy.model import Deadline, Fact, Kept, Key, Record, Subject, Value
 
-MARK_SECONDS = 30.0
 NONE: frozenset[Key] = frozenset()
+NOBODY = (0, 0.0)
 FLEETING = 30.0
 """Seconds to live up to which a fact is dropped as soon as it has expired: there may be one for every event."""
 
 
 class MemoryStore:
-    """A store that ends with the process."""
+    """A store that ends with the process. `limit` is a number of facts."""
 
     def __init__(self, limit: int = 200_000) -> None:
         self.limit = limit
         self.evicted = 0
-        self._since: float | None = None
-        self._whole = True
-        self._facts: OrderedDict[Key, tuple[Value, float]] = OrderedDict()
-        self._marks: dict[Key, tuple[int, float]] = {}
-        self._deadlines: list[tuple[float, Key]] = []
-        self._fleeting: list[tuple[float, Key]] = []
-        self._leased: set[Key] = set()
+        self._start()
+
+    def _start(self) -> None:
+        self._records: OrderedDict[Subject, dict[str, Kept]] = OrderedDict()
+        self._count = 0
         self._kinds: Counter[str] = Counter()
+        self._marks: dict[Subject, dict[str, tuple[int, float]]] = {}
+        """How many are about to teach a fact, and until when that is believed."""
+        self._deadlines: list[tuple[float, Key]] = []
+        self._leased: dict[Key, float] = {}
+        self._fleeting: list[tuple[float, Key]] = []
+        self._forgotten: float | None = None
+        """When the record of a whole workspace was evicted last."""
 
-    async def get_many(self, keys: Collection[Key], marks: Collection[Key], now: float) -> Reading:
-        """Read `keys`; mark those of `marks` that are unknown, for at most 30 s."""
-        if self._since is None:
-            self._since = now
-        values = {}
-        for key in keys:
-            if (kept := self._facts.get(key)) is not None:
-                if kept[1] > now:
-                    values[key] = kept[0]
-                    self._facts.move_to_end(key)
-                else:
-                    self._drop(key)
+    async def get_many(self, subjects: Collection[Subject], announced: Collection[Key], now: float) -> Reading:
+        """Read the records of `subjects`; mark those of `announced` that are unknown."""
+        records: dict[Subject, Record] = {}
         in_flight = NONE
-        if self._marks:
-            in_flight = frozenset(key for key in keys if (mark := self._marks.get(key)) and mark[1] > now)
-        for key in marks:
-            if key not in values:
-                holders = self._marks.get(key, (0, 0.0))[0]
-                self._marks[key] = (holders + 1, now + MARK_SECONDS)
+        for subject in subjects:
+            record = self._records.get(subject)
+            if record is not None:
+                self._records.move_to_end(subject)
+                records[subject] = self._living(subject, record, now)
+            elif self._forgotten is not None and not subject.sealed:
+                records[subject] = _forgotten(subject, self._forgotten)
+            if self._marks and (marks := self._marks.get(subject)):
+                in_flight |= {Key(kind, *subject) for kind, (_, expiry) in marks.items() if expiry > now}
+        for key in announced:
+            subject = key.of
+            if key.kind not in records.get(subject, ()):
+                marks = self._marks.setdefault(subject, {})
+                marks[key.kind] = (marks.get(key.kind, NOBODY)[0] + 1, now + MARK_SECONDS)
         if len(self._marks) > self.limit:
-            self._marks = {key: mark for key, mark in self._marks.items() if mark[1] > now}
-        return Reading(values, in_flight, self._since, self._whole)
+            self._drop_marks(now)
+        return Reading(records, in_flight)
 
-    async def join_many(self, facts: Sequence[Fact], unmark: Collection[Key], now: float) -> None:
-        """Join facts; take back one mark of each key of `unmark`."""
-        self._drop_fleeting(now)
-        for key, value, ttl in facts:
+    async def join_many(self, facts: Sequence[Fact], settled: Collection[Key], now: float) -> None:
+        """Join facts; take back one mark of each key of `settled`."""
+        if self._fleeting and self._fleeting[0][0] <= now:
+            self._drop_fleeting(now)
+        for key, value, ttl, _ in facts:
             self._join(key, value, now + ttl, now)
-        for key in unmark:
-            holders, expiry = self._marks.get(key, (0, 0.0))
-            if holders > 1:
-                self._marks[key] = (holders - 1, expiry)
-            else:
-                self._marks.pop(key, None)
+        for key in settled:
+            self._settle(key)
+        if self._count > self.limit:
+            self._evict(now)
 
     async def due(self, before: float) -> Sequence[tuple[Key, Deadline]]:
-        """Deadlines at or before a moment, each once until it is acknowledged."""
+        """Deadlines at or before a moment, each leased to one caller."""
         found: list[tuple[Key, Deadline]] = []
         while self._deadlines and self._deadlines[0][0] <= before:
-            at, key = heapq.heappop(self._deadlines)
-            value = self._facts.get(key, (None, 0.0))[0]
-            if isinstance(value, Deadline) and value.at == at and key not in self._leased:
-                self._leased.add(key)
-                found.append((key, value))
+            _, key = heapq.heappop(self._deadlines)
+            kept = self._records.get(key.of, {}).get(key.kind)
+            if kept is None or not isinstance(kept.value, Deadline) or kept.value.at > before:
+                continue
+            if self._leased.get(key, before) <= before:
+                self._leased[key] = before + LEASE_SECONDS
+                heapq.heappush(self._deadlines, (before + LEASE_SECONDS, key))
+                found.append((key, kept.value))
         return found
 
     async def acknowledge(self, keys: Collection[Key]) -> None:
         """Forget leased deadlines."""
         for key in keys:
-            self._leased.discard(key)
+            self._leased.pop(key, None)
             self._drop(key)
 
-    def missed(self, now: float) -> None:
-        """Something passed unseen, or was forgotten."""
-        self._since = now
-        self._whole = False
+    async def scan(self, kind: str) -> AsyncIterator[tuple[Key, Kept]]:
+        """Every fact of a kind, least recently used first."""
+        for subject, record in list(self._records.items()):
+            if (kept := record.get(kind)) is not None:
+                yield Key(kind, *subject), kept
 
-    def clear(self) -> None:
+    async def clear(self) -> None:
         """Forget everything."""
-        self._facts.clear()
-        self._marks.clear()
-        self._deadlines.clear()
-        self._leased.clear()
-        self._kinds.clear()
-        self._fleeting.clear()
-        self._since = None
-        self._whole = True
+        self._start()
 
     def known(self) -> Mapping[str, int]:
         """How many facts of each kind are kept."""
         return dict(self._kinds)
 
-    def _get(self, key: Key, now: float) -> Value | None:
-        kept = self._facts.get(key)
-        if kept is None:
-            return None
-        value, expiry = kept
-        if expiry <= now:
-            self._drop(key)
-            return None
-        self._facts.move_to_end(key)
-        return value
+    async def tend(self, now: float) -> None:
+        """Nothing has to be done now and then."""
+
+    async def close(self) -> None:
+        """There is nothing to write."""
+
+    def _living(self, subject: Subject, record: dict[str, Kept], now: float) -> Record:
+        living = record.copy()
+        for kind, kept in record.items():
+            if kept[1] <= now:
+                del living[kind]
+        if len(living) < len(record):
+            for kind in record.keys() - living.keys():
+                self._drop(Key(kind, *subject))
+        return living
 
     def _join(self, key: Key, value: Value, expiry: float, now: float) -> None:
-        old = self._get(key, now)
-        joined: Value = value
+        subject = Subject(key.workspace, key.subject)
+        record = self._records.get(subject)
+        if record is None:
+            record = self._records[subject] = {}
+            if self._forgotten is not None and not subject.sealed:
+                record.update(_forgotten(subject, self._forgotten))
+                self._counted(workspace.LOST)
+        else:
+            self._records.move_to_end(subject)
+        old = record.get(key.kind)
         if old is None:
-            self._kinds[key.kind] += 1
+            self._counted(key.kind)
             if expiry - now <= FLEETING:
                 heapq.heappush(self._fleeting, (expiry, key))
-        elif type(old) is type(value):
-            joined = old.join(value)  # type: ignore[arg-type]
-            expiry = max(expiry, self._facts[key][1])
-        self._facts[key] = (joined, expiry)
-        if isinstance(joined, Deadline):
-            heapq.heappush(self._deadlines, (joined.at, key))
-        while len(self._facts) > self.limit:
+        elif old.expiry > now and type(old.value) is type(value):
+            value = old.value.join(value)  # type: ignore[arg-type]
+            expiry = max(expiry, old.expiry)
+        record[key.kind] = Kept(value, expiry)
+        if isinstance(value, Deadline):
+            heapq.heappush(self._deadlines, (value.at, key))
+
+    def _settle(self, key: Key) -> None:
+        marks = self._marks.get(key.of)
+        if marks is None:
+            return
+        holders, expiry = marks.get(key.kind, NOBODY)
+        if holders > 1:
+            marks[key.kind] = (holders - 1, expiry)
+        elif marks.pop(key.kind, None) is not None and not marks:
+            del self._marks[key.of]
+
+    def _drop_marks(self, now: float) -> None:
+        for subject, marks in list(self._marks.items()):
+            if all(expiry <= now for _, expiry in marks.values()):
+                del self._marks[subject]
+
+    def _counted(self, kind: str) -> None:
+        self._kinds[kind] += 1
+        self._count += 1
+
+    def _evict(self, now: float) -> None:
+        while self._count > self.limit:
+            self.evicted += 1
             if self._fleeting:
                 self._drop(heapq.heappop(self._fleeting)[1])
+                continue
+            subject, record = self._records.popitem(last=False)
+            self._count -= len(record)
+            self._kinds.subtract(record.keys())
+            if not subject.sealed:
+                self._forgotten = now
+            elif self._count:  # else the limit is too small for anything, and the workspace is forgotten with the rest
+                fact = workspace.lost(subject.workspace, now)
+                self._join(fact.key, fact.value, now + fact.ttl, now)
             else:
-                self._drop(next(iter(self._facts)))
-                self.missed(now)
-            self.evicted += 1
+                self._forgotten = now
 
     def _drop_fleeting(self, now: float) -> None:
         while self._fleeting and self._fleeting[0][0] <= now:
             _, key = heapq.heappop(self._fleeting)
-            if self._get(key, now) is not None:  # it was taught again
-                heapq.heappush(self._fleeting, (self._facts[key][1], key))
+            kept = self._records.get(key.of, {}).get(key.kind)
+            if kept is None:
+                continue
+            if kept.expiry > now:  # it was taught again
+                heapq.heappush(self._fleeting, (kept.expiry, key))
+            else:
+                self._drop(key)
 
     def _drop(self, key: Key) -> None:
-        if self._facts.pop(key, None) is not None:
+        record = self._records.get(key.of)
+        if record is not None and record.pop(key.kind, None) is not None:
             self._kinds[key.kind] -= 1
+            self._count -= 1
+            if not record:
+                del self._records[key.of]
+
+
+def _forgotten(subject: Subject, at: float) -> Record:
+    fact = workspace.lost(subject.workspace, at)
+    return {fact.key.kind: Kept(fact.value, at + fact.ttl)}

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cio_proxy.model import (
+    IDENTIFIED,
     Call,
     Deadline,
     Fact,
@@ -29,7 +30,6 @@ from cio_proxy.model import (
     Known,
     Outcome,
     Param,
-    People,
     RuleInfo,
     Span,
     pointer,
@@ -58,13 +58,6 @@ RULE = RuleInfo(
 )
 
 
-def needs(call: Call, people: People) -> Iterable[Key]:
-    """Where every person is known: whether this one was identified before, and ever with an e-mail address."""
-    if people != "complete" or call.kind != "identify":
-        return ()
-    return [Key(kind, call.workspace, each) for each in call.identifiers for kind in ("has-email", "identified")]
-
-
 def check(call: Call, known: Known) -> Iterable[Finding]:
     """At once only where every person is known: an unknown one who was created just now has no e-mail address."""
     if call.kind != "identify":
@@ -77,7 +70,7 @@ def _unknown_person(call: Call, known: Known) -> Iterator[Finding]:
         return
     identifiers = call.identifiers
     for identifier in identifiers:
-        for kind in ("has-email", "identified"):
+        for kind in ("has-email", IDENTIFIED):
             key = Key(kind, call.workspace, identifier)
             if known.span(key) or known.in_flight(key):
                 return
@@ -89,7 +82,7 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[F
     """That nothing is missing of a person, or any more; or a deadline for one who was created without an address."""
     identifiers = call.identifiers
     if call.kind == "merge":
-        identifiers += tuple(_merged_away(call))
+        identifiers += tuple(call.merged.identifiers())
     keys = tuple(Key("has-email", call.workspace, identifier) for identifier in identifiers)
     if call.kind in ("delete", "suppress", "merge") or not _lacks_email(call):
         span = Span(call.at, call.at)
@@ -113,13 +106,6 @@ def _finding(call: Call) -> Finding:
         fix="Send `email` with the identify that creates the person.",
         confidence="likely",
     )
-
-
-def _merged_away(call: Call) -> Iterator[str]:
-    """The identifiers of the person that a merge makes an end of."""
-    secondary = call.body.get("secondary")
-    if isinstance(secondary, dict):
-        yield from (f"{kind}:{value}" for kind, value in secondary.items() if isinstance(value, str | int))
 
 
 def _lacks_email(call: Call) -> bool:

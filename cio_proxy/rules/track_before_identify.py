@@ -24,30 +24,39 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from cio_proxy.model import Call, Fact, Finding, Key, Kind, Known, Origin, Outcome, Param, People, RuleInfo, Span
+from cio_proxy.model import (
+    DELETED,
+    IDENTIFIED,
+    MINUTE,
+    Call,
+    Fact,
+    Finding,
+    Key,
+    Known,
+    Origin,
+    Outcome,
+    Param,
+    RuleInfo,
+    Span,
+)
 from cio_proxy.recognise import moment
 
 DAY = 86_400.0
 CLOCK_SKEW = 300.0
 SIGN_UP = 300.0
 """An identify that comes later than this after a sign-up event is another matter."""
-TIE = 60.0
-"""How exactly a store keeps when somebody was last seen."""
-
-MAKING: tuple[Kind, ...] = ("form_submit", "device_add", "relationship_add", "merge")
-"""What makes a person, or needs one, beside an identify."""
 
 RULE = RuleInfo(
     id="track-before-identify",
     severity="error",
     category="2",
-    kinds=frozenset({"identify", "event", "delete", "suppress", *MAKING}),
+    kinds=frozenset({"identify", "event"}),
     apis=frozenset({"track_v1", "track_v2", "pipelines"}),
     params={
         "grace": Param(
             2.0, "how long after an event an identify on another connection may have been overtaken", "duration"
         ),
-        "remember": Param(30 * DAY, "how long a person is remembered", "duration"),
+        "remember": Param(30 * DAY, "how long the first event of a person is remembered", "duration"),
     },
 )
 
@@ -63,19 +72,6 @@ _SIGN_UP = re.compile(
 )
 
 
-LATE = ("identified", "deleted", "event-first", "sign-up-first")
-UNKNOWN = ("identified", "deleted")
-
-
-def needs(call: Call, people: People) -> Iterable[Key]:
-    """For an identify what came before it; for an event, only where every person is known, whether this one is."""
-    if call.kind == "identify":
-        return [Key(kind, call.workspace, identifier) for identifier in call.identifiers for kind in LATE]
-    if call.kind == "event" and people == "complete":
-        return [Key(kind, call.workspace, identifier) for identifier in call.identifiers for kind in UNKNOWN]
-    return ()
-
-
 def check(call: Call, known: Known) -> Iterable[Finding]:
     """An event for an unknown person (only when all people are known), or the identify that comes too late."""
     if call.kind == "event" and known.people == "complete":
@@ -86,19 +82,15 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
 
 
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[Fact]:
-    """Identifies and deletes count even when their outcome is unknown; events only when they were accepted."""
+    """When the first event of a person came, if it was accepted, and the first that is named like a sign-up."""
+    if call.kind != "event" or outcome.kind != "accepted" or not call.name:
+        return
     ttl = params["remember"]
     span = Span(call.at, call.at, Origin(call.exchange.id, call.exchange.connection))
     for identifier in call.identifiers:
-        match call.kind:
-            case "identify" | "form_submit" | "device_add" | "relationship_add" | "merge":
-                yield Fact(Key("identified", call.workspace, identifier), span, ttl)
-            case "delete" | "suppress":
-                yield Fact(Key("deleted", call.workspace, identifier), span, ttl)
-            case "event" if outcome.kind == "accepted" and call.name:
-                yield Fact(Key("event-first", call.workspace, identifier), span, ttl)
-                if is_sign_up(call.name):
-                    yield Fact(Key("sign-up-first", call.workspace, identifier), span, ttl)
+        yield Fact(Key("event-first", call.workspace, identifier), span, ttl)
+        if is_sign_up(call.name):
+            yield Fact(Key("sign-up-first", call.workspace, identifier), span, ttl)
 
 
 @lru_cache(1_000)
@@ -112,7 +104,7 @@ def _unknown_person(call: Call, known: Known) -> Iterator[Finding]:
     if not identifiers or call.person.cio_id is not None:  # Customer.io gives a cio_id to people it has
         return
     for identifier in identifiers:
-        identified = Key("identified", call.workspace, identifier)
+        identified = Key(IDENTIFIED, call.workspace, identifier)
         if _is_identified(call, known, identifier) or known.in_flight(identified):
             return
     yield RULE.finding(
@@ -127,9 +119,9 @@ def _unknown_person(call: Call, known: Known) -> Iterator[Finding]:
 
 def _late_identify(call: Call, known: Known) -> Iterator[Finding]:
     identifiers = call.identifiers
-    if any(known.span(Key("identified", call.workspace, identifier)) for identifier in identifiers):
+    if any(known.span(Key(IDENTIFIED, call.workspace, identifier)) for identifier in identifiers):
         return
-    if any(known.span(Key("deleted", call.workspace, identifier)) for identifier in identifiers):
+    if any(known.span(Key(DELETED, call.workspace, identifier)) for identifier in identifiers):
         return
     for identifier in identifiers:
         event = known.span(Key("event-first", call.workspace, identifier))
@@ -168,9 +160,9 @@ def _is_in_order(call: Call, event: Span, grace: float) -> bool:
 
 
 def _is_identified(call: Call, known: Known, identifier: str) -> bool:
-    identified = known.span(Key("identified", call.workspace, identifier))
-    deleted = known.span(Key("deleted", call.workspace, identifier))
-    return identified is not None and (deleted is None or identified.last + TIE >= deleted.last)
+    identified = known.span(Key(IDENTIFIED, call.workspace, identifier))
+    deleted = known.span(Key(DELETED, call.workspace, identifier))
+    return identified is not None and (deleted is None or identified.last + MINUTE >= deleted.last)
 
 
 def _is_update_only(call: Call) -> bool:

@@ -40,7 +40,11 @@ class Proxy:
             token="right",
             rules=["millisecond-timestamp", "missing-email"],
             switches=("observe", "enforce"),
+            reset=self.reset,
         )
+
+    async def reset(self, facts: bool) -> None:
+        self.journal.reset()
 
 
 @pytest.fixture

@@ -1,58 +1,54 @@
-"""Facts in memory are found again, forgotten in time, and bounded."""
+"""Facts in memory are bounded, and what was forgotten is told of."""
 
-from cio_proxy.audit import sealed_with
-from cio_proxy.facts.memory import MARK_SECONDS, MemoryStore
-from cio_proxy.model import Deadline, Fact, Finding, Key, Span
+from cio_proxy.audit import Sealer, sealed_with
+from cio_proxy.facts.memory import MemoryStore
+from cio_proxy.facts.workspace import seen, subject, watch
+from cio_proxy.model import Fact, Key, Span
 
-SEAL = sealed_with(b"k" * 32)
+SEALER = Sealer(sealed_with(b"k" * 32))
 
 
 def key(subject: str, kind: str = "identified") -> Key:
-    return Key(kind, "ws", subject).sealed(SEAL)
+    return SEALER.key(Key(kind, "ws", subject))
 
 
-async def test_what_was_joined_is_read_until_its_time_is_over() -> None:
-    store = MemoryStore()
-    await store.join_many([Fact(key("a"), Span(10, 10), ttl=60)], (), now=10)
-    await store.join_many([Fact(key("a"), Span(5, 5), ttl=60)], (), now=11)
-    assert (await store.get_many([key("a")], (), now=20)).values == {key("a"): Span(5, 10)}
-    assert (await store.get_many([key("a")], (), now=72)).values == {}
-    assert store.known() == {"identified": 0}
+async def known(store: MemoryStore, names: str, now: float) -> set[str]:
+    records = (await store.get_many([key(name).of for name in names], (), now)).records
+    return {name for name in names if records.get(key(name).of)}
 
 
-async def test_a_mark_is_seen_by_others_until_it_is_taken_back() -> None:
-    store = MemoryStore()
-    mine = await store.get_many([key("a")], [key("a")], now=0)
-    theirs = await store.get_many([key("a")], [key("a")], now=1)
-    assert not mine.in_flight
-    assert theirs.in_flight == {key("a")}
-    await store.join_many([], [key("a")], now=2)
-    assert (await store.get_many([key("a")], (), now=2)).in_flight == {key("a")}, "the second learner is still there"
-    await store.join_many([], [key("a")], now=3)
-    assert not (await store.get_many([key("a")], (), now=3)).in_flight
-
-
-async def test_a_mark_of_a_learner_that_died_runs_out() -> None:
-    store = MemoryStore()
-    await store.get_many([key("a")], [key("a")], now=0)
-    assert not (await store.get_many([key("a")], (), now=MARK_SECONDS + 1)).in_flight
-
-
-async def test_what_is_known_is_never_marked() -> None:
-    store = MemoryStore()
-    await store.join_many([Fact(key("a"), Span(0, 0), ttl=60)], (), now=0)
-    await store.get_many([key("a")], [key("a")], now=1)
-    assert not (await store.get_many([key("a")], (), now=2)).in_flight
-
-
-async def test_the_least_recently_used_fact_is_evicted_and_counted() -> None:
-    store = MemoryStore(limit=2)
+async def test_the_least_recently_used_record_is_evicted_counted_and_told_of() -> None:
+    store = MemoryStore(limit=4)
+    await store.join_many([seen("ws", 0.0)], (), now=0)
     for number, name in enumerate("ab"):
         await store.join_many([Fact(key(name), Span(number, number), ttl=60)], (), now=number)
-    await store.get_many([key("a")], (), now=3)
-    await store.join_many([Fact(key("c"), Span(3, 3), ttl=60)], (), now=3)
-    assert set((await store.get_many([key("a"), key("b"), key("c")], (), now=4)).values) == {key("a"), key("c")}
-    assert store.evicted == 1
+    assert await known(store, "a", 2) == {"a"}
+    await store.get_many([subject("ws")], (), now=2)
+    await store.join_many([Fact(key(name), Span(3, 3), ttl=60) for name in "cd"], (), now=3)
+    assert await known(store, "abcd", 4) < {"a", "c", "d"}
+    assert store.evicted
+    assert sum(store.known().values()) <= 4
+    record = (await store.get_many([subject("ws")], (), now=4)).records[subject("ws")]
+    assert watch(record, 4, None) == (3, True, False)
+
+
+async def test_a_workspace_that_is_forgotten_as_a_whole_is_known_to_have_been() -> None:
+    store = MemoryStore(limit=2)
+    await store.join_many([seen("ws", 0.0)], (), now=0)
+    await store.join_many([seen(f"ws{number}", 5.0) for number in range(3)], (), now=5)
+    record = (await store.get_many([subject("ws")], (), now=6)).records[subject("ws")]
+    assert watch(record, 6, None) == (6, True, False)
+    await store.join_many([seen("ws", 6.0)], (), now=6)
+    record = (await store.get_many([subject("ws")], (), now=7)).records[subject("ws")]
+    assert not watch(record, 7, None).whole
+
+
+async def test_memory_stays_bounded_whatever_the_limit() -> None:
+    for limit in range(4):
+        store = MemoryStore(limit)
+        for number in range(20):
+            await store.join_many([seen("ws", number), Fact(key(str(number)), Span(0, 0), 60)], (), now=number)
+            assert sum(store.known().values()) <= limit + 1
 
 
 async def test_fleeting_facts_are_dropped_in_time_although_nobody_asks_for_them() -> None:
@@ -66,27 +62,17 @@ async def test_a_fleeting_fact_that_is_taught_again_lives_on() -> None:
     store = MemoryStore()
     for now in 0, 2, 4:
         await store.join_many([Fact(key("a"), Span(now, now), ttl=3)], (), now=now)
-    assert (await store.get_many([key("a")], (), now=6)).values == {key("a"): Span(0, 4)}
+    kept = (await store.get_many([key("a").of], (), now=6)).records[key("a").of]["identified"]
+    assert kept.value == Span(0, 4)
     await store.join_many([], (), now=7)
     assert store.known() == {"identified": 0}
 
 
-async def test_fleeting_facts_give_way_to_lasting_ones() -> None:
-    store = MemoryStore(limit=2)
-    await store.join_many([Fact(key("a"), Span(0, 0), ttl=3600)], (), now=0)
+async def test_fleeting_facts_give_way_to_lasting_ones_and_are_no_loss() -> None:
+    store = MemoryStore(limit=3)
+    await store.join_many([seen("ws", 0.0), Fact(key("a"), Span(0, 0), ttl=3600)], (), now=0)
     for number in range(5):
         await store.join_many([Fact(key(str(number), "event-sent"), Span(1, 1), ttl=3)], (), now=1)
     await store.join_many([Fact(key("b"), Span(1, 1), ttl=3600)], (), now=1)
-    assert set((await store.get_many([key("a"), key("b")], (), now=2)).values) == {key("a"), key("b")}
-    assert store.known() == {"identified": 2, "event-sent": 0}
-
-
-async def test_a_deadline_is_leased_once_and_gone_once_acknowledged() -> None:
-    seed = Finding(rule="r", severity="error", confidence="likely", pointer="", message="", effect="", fix="")
-    store = MemoryStore()
-    await store.join_many([Fact(key("a"), Deadline(50, "r", (), seed), ttl=600)], (), now=0)
-    assert await store.due(49) == []
-    assert [k for k, _ in await store.due(50)] == [key("a")]
-    assert await store.due(51) == []
-    await store.acknowledge([key("a")])
-    assert (await store.get_many([key("a")], (), now=52)).values == {}
+    assert await known(store, "ab", 2) == {"a", "b"}
+    assert store.known() == {"observed": 1, "identified": 2, "event-sent": 0}

@@ -1,0 +1,28 @@
+"""Who exists, as far as calls tell: taught by the engine itself, since many rules ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cio_proxy.facts.workspace import LIFE
+from cio_proxy.model import DELETED, IDENTIFIED, Call, Fact, Key, Kind, Origin, Span
+
+MAKING: frozenset[Kind] = frozenset({"identify", "form_submit", "device_add", "relationship_add", "merge"})
+"""What makes a person, or needs one."""
+ENDING: frozenset[Kind] = frozenset({"delete", "suppress"})
+TELLING = MAKING | ENDING
+
+
+def learn(call: Call) -> Iterator[Fact]:
+    """That the person of a call exists, or does not any more; of a merge, that the one ends up in the other."""
+    if call.kind in MAKING:
+        kind = IDENTIFIED
+    elif call.kind in ENDING:
+        kind = DELETED
+    else:
+        return
+    span = Span(call.at, call.at, Origin(call.exchange.id, call.exchange.connection))
+    for identifier in call.identifiers:
+        yield Fact(Key(kind, call.workspace, identifier), span, LIFE, announced=kind == IDENTIFIED)
+    for identifier in call.merged.identifiers():
+        yield Fact(Key(DELETED, call.workspace, identifier), span, LIFE)

@@ -1,0 +1,66 @@
+"""What is known of a workspace as a whole: since when it was watched, and whether anything was missed.
+
+These are facts like all others, so every replica knows of what one of them missed.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cio_proxy.model import Fact, Key, People, Record, Span, Subject
+
+OBSERVED = "observed"
+"""The kind of the fact that traffic was seen."""
+LOST = "lost"
+"""The kind of the fact that something was forgotten, or passed unseen."""
+IMPORTED = "imported"
+"""The kind of the fact that every person was told to the proxy."""
+LIFE = 5 * 365 * 86_400.0
+"""Seconds for which it is remembered that somebody exists: as good as ever, since nobody may be accused who does."""
+
+
+class Watch(NamedTuple):
+    """From when on nothing was missed, whether anything ever was, and whether every person may be known."""
+
+    since: float
+    lossy: bool = False
+    whole: bool = True
+
+    def people(self, configured: People) -> People:
+        """What the configuration asserts, unless it cannot be true any more."""
+        return configured if self.whole else "partial"
+
+
+def subject(workspace: str) -> Subject:
+    """The subject of the facts about a workspace."""
+    return Subject(workspace, "")
+
+
+def seen(workspace: str, at: float) -> Fact:
+    """The fact that traffic was seen."""
+    return Fact(Key(OBSERVED, workspace, ""), Span(at, at), LIFE)
+
+
+def lost(workspace: str, at: float) -> Fact:
+    """The fact that something passed unseen, or was forgotten."""
+    return Fact(Key(LOST, workspace, ""), Span(at, at), LIFE)
+
+
+def imported(workspace: str, at: float) -> Fact:
+    """The fact that from now on every person is known again."""
+    return Fact(Key(IMPORTED, workspace, ""), Span(at, at), LIFE)
+
+
+def watch(record: Record, now: float, missed: float | None) -> Watch:
+    """What a workspace's record says, and what this process missed and could not write down yet."""
+    observed, loss, told = (_last(record, kind) for kind in (OBSERVED, LOST, IMPORTED))
+    since = now if observed is None else min(observed.first, now)
+    gap = max(loss.last if loss else float("-inf"), float("-inf") if missed is None else missed)
+    if gap == float("-inf"):
+        return Watch(since)
+    return Watch(max(since, gap), True, told is not None and told.last >= gap)
+
+
+def _last(record: Record, kind: str) -> Span | None:
+    kept = record.get(kind)
+    return kept.value if kept is not None and isinstance(kept.value, Span) else None
