@@ -125,6 +125,12 @@ class Opened:
         return workspace.subject(self.calls[0].workspace)
 
     @property
+    def marked(self) -> list[Key]:
+        """What was announced and nobody knew."""
+        records = self.reading.records
+        return [key for key in self.announced if key.kind not in records.get(key.of, ())]
+
+    @property
     def watch(self) -> Watch:
         """Since when the workspace was watched."""
         return workspace.watch(self.reading.records.get(self.workspace, NOTHING), self.exchange.at, self.missed)

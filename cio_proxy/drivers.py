@@ -253,8 +253,7 @@ class Auditor:
             self._failed("audit", error)
             self.missed(outcome.at, opened.workspace.workspace)
             return
-        records = opened.reading.records
-        marks = [key for key in opened.announced if key.kind not in records.get(key.of, ())]
+        marks = opened.marked
         if settled.facts or marks:
             try:
                 await self.store.join_many(settled.facts, marks, outcome.at)
