@@ -24,6 +24,7 @@ from cio_proxy.facts.workspace import Watch
 from cio_proxy.masking import masked, masked_json, spellings
 from cio_proxy.model import (
     METHODS,
+    MINUTE,
     NOTHING,
     Api,
     Call,
@@ -67,6 +68,7 @@ FRESH = 0.9
 FORGOTTEN = "facts were lost or forgotten"
 CLEAN = Verdict()
 UNREAD = Reading()
+UNWATCHED = Watch(0.0)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?![0-9a-f])")
 
 
@@ -116,24 +118,20 @@ class Opened:
     taught: list[list[Fact]] = field(default_factory=list)
     """What each call would teach if it were accepted."""
     reading: Reading = UNREAD
+    watch: Watch = UNWATCHED
     missed: float | None = None
     """When something passed that no store knows of yet."""
 
     @property
-    def workspace(self) -> Subject:
-        """The subject of what is known of the workspace."""
-        return workspace.subject(self.calls[0].workspace)
+    def workspace(self) -> str:
+        """The workspace of all its calls: there is one credential."""
+        return self.calls[0].workspace
 
     @property
     def marked(self) -> list[Key]:
         """What was announced and nobody knew."""
         records = self.reading.records
         return [key for key in self.announced if key.kind not in records.get(key.of, ())]
-
-    @property
-    def watch(self) -> Watch:
-        """Since when the workspace was watched."""
-        return workspace.watch(self.reading.records.get(self.workspace, NOTHING), self.exchange.at, self.missed)
 
 
 class Settled(NamedTuple):
@@ -265,7 +263,7 @@ class Engine:
                 for identifier in call.identifiers:
                     subjects.add(self._subject(call.workspace, identifier, False))
         if subjects:
-            subjects.add(opened.workspace)
+            subjects.add(workspace.subject(opened.workspace))
         return opened
 
     def judge(self, opened: Opened, reading: Reading, missed: float | None = None) -> Verdict:
@@ -273,7 +271,9 @@ class Engine:
 
         `missed` is when something passed that this process could not write down yet.
         """
+        record = reading.records.get((opened.workspace, ""), NOTHING)  # type: ignore[call-overload]  # a Subject is no more
         opened.reading, opened.missed = reading, missed
+        opened.watch = workspace.watch(record, opened.exchange.at, missed)
         records = dict(reading.records) if len(opened.calls) > 1 else reading.records
         known = self._known(opened, records)
         findings: list[Finding] = []
@@ -312,7 +312,7 @@ class Engine:
                     self._rule_error(rule.info.id, error)
                 if known.doubt:
                     self._doubted(rule, known)
-        if opened.subjects:
+        if opened.subjects and (opened.missed is not None or opened.exchange.at - opened.watch.until >= MINUTE):
             facts += [fact for fact in self._of_workspace(opened) if self._changes(fact, opened)]
         return Settled(tuple(facts), tuple(findings))
 
@@ -422,18 +422,18 @@ class Engine:
         return Fact(self._sealer.key(key), value, ttl, announced)
 
     def _of_workspace(self, opened: Opened) -> Iterable[Fact]:
-        name = opened.workspace.workspace
-        yield workspace.seen(name, opened.exchange.at)
+        yield workspace.seen(opened.workspace, opened.exchange.at)
         if opened.missed is not None:
-            yield workspace.lost(name, opened.missed)
+            yield workspace.lost(opened.workspace, opened.missed)
 
     def _changes(self, fact: Fact, opened: Opened) -> bool:
         """Whether a fact says anything new, or what it says is about to be forgotten."""
-        record = opened.reading.records.get(fact.key.of)
-        old = None if record is None else record.get(fact.key.kind)
-        if old is None or type(old.value) is not type(fact.value):
+        (kind, workspace, subject, _), value, ttl, _ = fact
+        record = opened.reading.records.get((workspace, subject))  # type: ignore[call-overload]  # a Subject is no more
+        if record is None or (kept := record.get(kind)) is None:
             return True
-        return old.value.lacks(fact.value) or old.expiry - opened.exchange.at < FRESH * fact.ttl  # type: ignore[arg-type]
+        old, expiry = kept
+        return type(old) is not type(value) or old.lacks(value) or expiry - opened.exchange.at < FRESH * ttl  # type: ignore[arg-type]
 
     def _completed(self, finding: Finding, call: Call, opened: Opened, number: int, action: Taken) -> Finding:
         exchange = call.exchange

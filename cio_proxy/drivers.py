@@ -222,13 +222,13 @@ class Auditor:
             reading = await self.store.get_many(opened.subjects, opened.announced, opened.exchange.at)
         except (Exception, Overdue) as error:
             self._store_failed("read", error)
-            self.missed(opened.exchange.at, opened.workspace.workspace)
+            self.missed(opened.exchange.at, opened.workspace)
             return UNREAD
         self._store_did("read")
         return reading
 
     def _note_people(self, opened: Opened) -> None:
-        name, whole = opened.workspace.workspace, opened.watch.whole
+        name, whole = opened.workspace, opened.watch.whole
         if whole is (name in self._partial):
             if whole:
                 self._partial.discard(name)
@@ -239,7 +239,7 @@ class Auditor:
     def _missed_of(self, opened: Opened) -> float | None:
         if not self._missed:
             return None
-        times = [self._missed[each] for each in ("", opened.workspace.workspace) if each in self._missed]
+        times = [self._missed[each] for each in ("", opened.workspace) if each in self._missed]
         return max(times, default=None)
 
     async def _settle(self, audit: Audit, outcome: Outcome) -> None:
@@ -251,7 +251,7 @@ class Auditor:
                 settled = audit.engine.settle(opened, outcome)
         except (Exception, Overdue) as error:
             self._failed("audit", error)
-            self.missed(outcome.at, opened.workspace.workspace)
+            self.missed(outcome.at, opened.workspace)
             return
         marks = opened.marked
         if settled.facts or marks:
@@ -259,7 +259,7 @@ class Auditor:
                 await self.store.join_many(settled.facts, marks, outcome.at)
             except (Exception, Overdue) as error:
                 self._store_failed("write", error)
-                self.missed(outcome.at, opened.workspace.workspace)
+                self.missed(outcome.at, opened.workspace)
             else:
                 self._store_did("write")
         self._report(settled.findings)

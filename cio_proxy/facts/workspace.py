@@ -20,9 +20,13 @@ LIFE = 5 * 365 * 86_400.0
 
 
 class Watch(NamedTuple):
-    """From when on nothing was missed, whether anything ever was, and whether every person may be known."""
+    """From when on nothing was missed, whether anything ever was, and whether every person may be known.
+
+    `until` is when traffic was seen last, to the minute.
+    """
 
     since: float
+    until: float = float("-inf")
     lossy: bool = False
     whole: bool = True
 
@@ -53,14 +57,16 @@ def imported(workspace: str, at: float) -> Fact:
 
 def watch(record: Record, now: float, missed: float | None) -> Watch:
     """What a workspace's record says, and what this process missed and could not write down yet."""
-    observed, loss, told = (_last(record, kind) for kind in (OBSERVED, LOST, IMPORTED))
-    since = now if observed is None else min(observed.first, now)
-    gap = max(loss.last if loss else float("-inf"), float("-inf") if missed is None else missed)
-    if gap == float("-inf"):
-        return Watch(since)
-    return Watch(max(since, gap), True, told is not None and told.last >= gap)
+    observed = _span(record, OBSERVED)
+    since, until = (now, float("-inf")) if observed is None else (min(observed.first, now), observed.last)
+    loss = _span(record, LOST)
+    if loss is None and missed is None:
+        return Watch(since, until)
+    gap = max(each for each in (loss and loss.last, missed) if each is not None)
+    told = _span(record, IMPORTED)
+    return Watch(max(since, gap), until, True, told is not None and told.last >= gap)
 
 
-def _last(record: Record, kind: str) -> Span | None:
+def _span(record: Record, kind: str) -> Span | None:
     kept = record.get(kind)
     return kept.value if kept is not None and isinstance(kept.value, Span) else None
