@@ -334,13 +334,19 @@ def greeting(ready: dict[str, Any], settings: Settings) -> Iterator[str]:
         yield "observing: findings are shown, nothing is refused (--enforcement enforce changes that)"
     else:
         yield "enforcing: what is certain to be lost is refused with 400"
+    if settings.baseline is not None:
+        yield f"kinds of findings that the baseline {settings.baseline} accepts: {len(settings.baselined):,}"
 
 
 def farewell(summary: dict[str, Any]) -> Iterator[str]:
     """What the run came to."""
     found = ", ".join(f"{count:,} {rule}" for rule, count in sorted(summary["by_rule"].items(), key=lambda e: -e[1]))
+    taken = {"exempt": summary["exempt"], "in the baseline": summary["baselined"]}
+    accepted = ", ".join(f"{count:,} {how}" for how, count in taken.items() if count)
     blocked = f", {summary['blocked']:,} blocked" if summary["blocked"] else ""
     yield f"{summary['requests']:,} requests, {summary['calls']:,} calls{blocked}; findings: {found or 'none'}"
+    if accepted:
+        yield f"findings that are accepted: {accepted}"
     for exemption in summary["exemptions"]:
         if not exemption["used"]:
             yield f"the exemption '{exemption['exemption']}' was never used"
