@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cio_proxy.audit import SHOWN, Engine, sealed_with
 from cio_proxy.baseline import HEAD, MISTAKES, Baseline, BaselineError, Entry, entry, parsed, read, seen, write
-from cio_proxy.cli import greeting
+from cio_proxy.cli import greeting, main
 from cio_proxy.config import ConfigError, load, overlay, written
 from cio_proxy.examples import read as examples_in
 from cio_proxy.facts import Reading
@@ -364,3 +365,116 @@ def test_a_mistake_in_the_file_is_one_of_the_configuration(tmp_path: Path) -> No
         assert str(caught.value).split("\n") == ["CIO_PROXY_PEOPLE: not one of partial, complete", mistake]
     with pytest.raises(ConfigError, match="is a directory; name a readable file"):
         load(None, {"CIO_PROXY_BASELINE": str(tmp_path)}, {}, rules=INFOS)
+
+
+# --- the command -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The command in a folder of its own, with `findings.jsonl` to read from unless told otherwise."""
+    for name in list(os.environ):
+        if name.startswith("CIO_PROXY_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+    def invoke(*arguments: str) -> Result:
+        return CliRunner().invoke(main, ["baseline", *arguments], catch_exceptions=False)
+
+    return invoke
+
+
+FROM = ("accepted", "--from", "findings.jsonl")
+
+
+def test_a_journal_and_what_it_was_rotated_to_is_added(run: Any) -> None:
+    late, spaced = found(LATE), found(SPACED)
+    Path("findings.jsonl").write_bytes(b"".join(journal(late)))
+    Path("findings.jsonl.1").write_bytes(b"".join(journal(late)) + b'{"half')
+    Path("findings.jsonl.2").write_bytes(b"".join(journal(spaced)))
+    done = run(*FROM)
+    assert done.exit_code == 0
+    known = of(*late, *spaced)
+    assert Path("accepted").read_text() == known.text
+    added = [f"+ {line}" for line in known.text.splitlines()[len(HEAD) :]]
+    assert done.stdout.splitlines() == [*added, f"accepted: {len(added)} added, {len(added)} in all"]
+    assert done.stderr == "lines that are no findings, left out: 1\n"
+    before = Path("accepted").stat()
+    assert run(*FROM).stdout == f"accepted: 0 added, {len(added)} in all\n"
+    assert Path("accepted").stat() == before, "nothing changed, so nothing was written"
+
+
+def test_comments_stay_and_nothing_is_taken_out_by_adding(run: Any) -> None:
+    Path("findings.jsonl").write_bytes(b"".join(journal(found(LATE))))
+    old = of(*found(SPACED)).text.splitlines()[len(HEAD) :]
+    Path("accepted").write_text("\n".join(["# ours", "", "# until spring", *old, "# the shop", ""]))
+    assert run(*FROM).exit_code == 0
+    lines = Path("accepted").read_text().splitlines()
+    assert lines[:4] == ["# ours", "", "# until spring", "# the shop"]
+    assert set(old) < set(lines)
+    assert lines[4:] == sorted(lines[4:])
+    assert len(lines[4:]) == len(old) + 1
+
+
+def test_prune_takes_out_what_is_gone_adds_nothing_and_can_be_tried(run: Any) -> None:
+    late, spaced = found(LATE), found(SPACED)
+    Path("accepted").write_text(of(*spaced).text)
+    Path("findings.jsonl").write_bytes(b"".join(journal([*late, *spaced])))
+    assert run(*FROM, "--prune").stdout == f"accepted: 0 removed, {len(spaced)} in all\n"
+    Path("findings.jsonl").write_bytes(b"".join(journal([*late, *spaced[1:]])))
+    tried = run(*FROM, "--prune", "--dry-run")
+    gone = entry(spaced[0].rule, spaced[0].endpoint, spaced[0].pointer, spaced[0].name).line
+    left = len(spaced) - 1
+    assert tried.stdout.splitlines() == [f"- {gone}", f"accepted: 1 removed, {left} in all (nothing is written)"]
+    assert Path("accepted").read_text() == of(*spaced).text
+    assert run(*FROM, "--prune").exit_code == 0
+    assert Path("accepted").read_text() == of(*spaced[1:]).text
+
+
+def test_prune_keeps_what_an_exemption_covers_meanwhile(run: Any) -> None:
+    late = found(LATE)
+    Path("accepted").write_text(of(*late).text)
+    Path("findings.jsonl").write_bytes(b"".join(journal(replace(each, action="exempt") for each in late)))
+    assert run(*FROM, "--prune").stdout == "accepted: 0 removed, 1 in all\n"
+
+
+def test_the_journals_of_several_proxies_count_together(run: Any) -> None:
+    late, spaced = found(LATE), found(SPACED)
+    Path("a").write_bytes(b"".join(journal(late)))
+    Path("b").write_bytes(b"".join(journal(spaced)))
+    assert run("accepted", "--from", "a", "--from", "b").exit_code == 0
+    assert Path("accepted").read_text() == of(*late, *spaced).text
+
+
+def test_the_configured_journal_is_read_although_the_baseline_is_not_there_yet(run: Any) -> None:
+    Path("c.yaml").write_text("baseline: accepted\njournal: {path: findings.jsonl}\n")
+    Path("findings.jsonl").write_bytes(b"".join(journal(found(LATE))))
+    assert run("accepted", "--config", "c.yaml").exit_code == 0
+    assert Path("accepted").read_text() == of(*found(LATE)).text
+
+
+def test_nothing_to_read_is_exit_3_and_changes_nothing(run: Any) -> None:
+    Path("accepted").write_text(of(*found(LATE)).text)
+    for content in (None, b"", b"no finding\n"):
+        if content is not None:
+            Path("findings.jsonl").write_bytes(content)
+        for options in ((), ("--prune",)):
+            done = run(*FROM, *options)
+            assert done.exit_code == 3
+            assert done.stderr.splitlines()[-1].endswith("; nothing is changed")
+            assert Path("accepted").read_text() == of(*found(LATE)).text
+
+
+def test_a_mistake_is_one_line_and_exit_2(run: Any) -> None:
+    Path("findings.jsonl").write_bytes(b"".join(journal(found(LATE))))
+    done = run("accepted")
+    assert (done.exit_code, done.stderr) == (2, "no journal is configured: name one, --from findings.jsonl\n")
+    done = run(*FROM, "--prune")
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert not Path("accepted").exists()
+    done = run("none/accepted", *FROM[1:])
+    assert (done.exit_code, done.stderr) == (2, "none/accepted: No such file or directory\n")
+    Path("accepted").write_text("<<<<<<< HEAD\n")
+    done = run(*FROM)
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert Path("accepted").read_text() == "<<<<<<< HEAD\n"
