@@ -19,6 +19,7 @@ from cio_proxy.apis import track_v2
 from cio_proxy.apis.clients import Clients
 from cio_proxy.apis.credentials import Keyring, secrets_of
 from cio_proxy.apis.refusals import refusal
+from cio_proxy.baseline import entry
 from cio_proxy.facts import Reading, people, workspace
 from cio_proxy.facts.workspace import Watch
 from cio_proxy.masking import masked, masked_json, spellings
@@ -50,7 +51,6 @@ from cio_proxy.model import (
     Value,
     Verdict,
 )
-from cio_proxy.recognise import template
 from cio_proxy.rules import Rule
 from cio_proxy.watchdog import Overdue
 
@@ -378,7 +378,8 @@ class Engine:
 
     def _overdue(self, finding: Finding, deadline: Deadline) -> Finding:
         exempt = self._is_exempt(finding, finding.endpoint, finding.client, deadline.at)
-        return replace(finding, time=deadline.at, action="exempt" if exempt else "logged")
+        action = policy.accepted("exempt" if exempt else "logged", finding.fingerprint, self.settings.baselined)
+        return replace(finding, time=deadline.at, action=action)
 
     def _action(self, finding: Finding, call: Call, opened: Opened, late: bool) -> Taken:
         if self._is_exempt(finding, call.endpoint, opened.client, call.at):
@@ -439,22 +440,23 @@ class Engine:
         exchange = call.exchange
         person = call.person.main()
         secrets = self._secrets(exchange.header("authorization"))
-        pointer = self._masked(finding.pointer, secrets)
-        name = None if finding.name is None else self._masked(finding.name, secrets)
+        pointer = _short(self._masked(finding.pointer, secrets))
+        name = None if finding.name is None else _short(self._masked(finding.name, secrets))
+        fingerprint = entry(finding.rule, call.endpoint, pointer, name).fingerprint
         shown = not self.settings.show_values
         traced = _TRACEPARENT.match(exchange.header("traceparent") or "")
         return replace(
             finding,
             id=f"{exchange.id}-{finding.rule}-{call.item or 0}-{number}",
             time=exchange.at,
-            action=action,
+            action=policy.accepted(action, fingerprint, self.settings.baselined),
             message=_short(self._masked(finding.message, secrets) if shown else finding.message),
             effect=self._masked(finding.effect, secrets) if shown else finding.effect,
             fix=self._masked(finding.fix, secrets) if shown else finding.fix,
             evidence=_masked(finding.evidence, secrets) if shown else finding.evidence,
             corrected=_masked(finding.corrected, secrets) if shown else finding.corrected,
-            pointer=_short(pointer if shown else finding.pointer),
-            name=None if name is None else _short(name if shown else finding.name or ""),
+            pointer=pointer if shown else _short(finding.pointer),
+            name=name if shown or finding.name is None else _short(finding.name),
             api=call.api,
             call=call.kind,
             method=exchange.method if exchange.method in METHODS else "other",
@@ -466,7 +468,7 @@ class Engine:
             workspace=call.workspace,
             exchange=exchange.id,
             trace_id=traced[1] if traced else None,
-            fingerprint=fingerprint(finding.rule, call.endpoint, pointer, name or ""),
+            fingerprint=fingerprint,
         )
 
     def _plan(self, call: Call) -> Plan:
@@ -496,17 +498,6 @@ def _add(fact: Fact, records: dict[Subject, Record]) -> None:
     if old is not None and type(old.value) is type(value):
         value = old.value.join(value)  # type: ignore[arg-type]
     records[subject] = {**record, kind: Kept(value, float("inf"))}
-
-
-def fingerprint(rule: str, endpoint: str, pointer: str, subject: str) -> str:
-    """What makes two findings the same: rule, endpoint, pointer without positions, and subject; both without values.
-
-    It is no keyed hash, since baselines are shared: pointer and subject come masked.
-    """
-    shape = "/".join("*" if part.isdigit() else part for part in template(pointer).split("/"))
-    return hashlib.blake2b(
-        f"{rule}\0{endpoint}\0{shape}\0{template(subject)}".encode("utf-8", "replace"), digest_size=8
-    ).hexdigest()
 
 
 def _short(text: str) -> str:

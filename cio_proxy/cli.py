@@ -11,7 +11,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,12 @@ import click
 from cio_proxy.model import Address, Settings
 
 if TYPE_CHECKING:
+    from cio_proxy.baseline import Seen
     from cio_proxy.config import Loaded
 
 VERSION = version("cio-proxy")
 USAGE_ERROR = 2
+NOTHING_TO_READ = 3
 
 
 class Refused(click.ClickException):
@@ -35,6 +38,12 @@ class Refused(click.ClickException):
     def show(self, file: Any = None) -> None:
         """Print the lines as they are, without a prefix that hides the place."""
         click.echo(self.format_message(), err=True)
+
+
+class NothingToRead(Refused):
+    """There is nothing that the command could work on."""
+
+    exit_code = NOTHING_TO_READ
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -139,6 +148,77 @@ def explain(rule: str | None) -> None:
         click.echo(page(find(rule)), nl=False)
     except LookupError as error:
         raise Refused(str(error.args[0])) from error
+
+
+@main.command()
+@click.argument("file")
+@click.option("--from", "journals", multiple=True, metavar="JOURNAL", help="A journal to read; may be repeated.")
+@click.option("--config", metavar="FILE", help="Configuration file, which names the journal without --from.")
+@click.option("--prune", is_flag=True, help="Only take out what the journal does not show any more.")
+@click.option("--dry-run", is_flag=True, help="Say what would change, and write nothing.")
+def baseline(file: str, journals: tuple[str, ...], config: str | None, prune: bool, dry_run: bool) -> None:
+    """Accept all that a journal holds, so that only new findings count.
+
+    The baseline FILE gets a line for each kind of finding of the journal and of the files it was rotated to. It takes
+    effect where the option `baseline` names it. What an exemption covers is left out.
+
+    \b
+    cio-proxy baseline cio-proxy.baseline --from findings.jsonl
+    cio-proxy baseline cio-proxy.baseline --prune --dry-run
+    """
+    from cio_proxy.baseline import Baseline, BaselineError, read, write
+
+    path = Path(file)
+    try:
+        old = read(path) if prune or path.exists() else Baseline()
+    except BaselineError as error:
+        raise Refused(str(error)) from error
+    seen = _seen(journals or _configured_journal(config))
+    shown = frozenset(each for each in old.entries if each.fingerprint in seen.fingerprints)
+    new = replace(old, entries=shown if prune else old.entries | seen.entries)
+    try:
+        if not dry_run and not (path.exists() and path.read_text(encoding="utf-8") == new.text):
+            write(path, new)
+    except OSError as error:
+        raise Refused(f"{file}: {error.strerror}") from error
+    removed, added = old.entries - new.entries, new.entries - old.entries
+    for sign, changed in (("-", removed), ("+", added)):
+        for line in sorted(each.line for each in changed):
+            click.echo(f"{sign} {line}")
+    done = f"{len(removed)} removed" if prune else f"{len(added)} added"
+    click.echo(f"{file}: {done}, {len(new.entries)} in all{' (nothing is written)' if dry_run else ''}")
+
+
+def _configured_journal(config: str | None) -> tuple[str]:
+    """The journal of the configuration. Raises Refused when there is none."""
+    journal = _loaded(config, {}, baselined=False).settings.journal.path
+    if journal is None:
+        raise Refused("no journal is configured: name one, --from findings.jsonl")
+    return (journal,)
+
+
+def _seen(journals: Sequence[str]) -> Seen:
+    """What journals show. Raises NothingToRead when one is not there, or all are without a finding."""
+    from cio_proxy.baseline import seen
+    from cio_proxy.sinks.rotated import lines
+
+    try:
+        found = seen(line for journal in journals for line in lines(Path(journal)))
+    except FileNotFoundError as error:
+        raise NothingToRead(f"{error.filename}: no such journal; nothing is changed") from error
+    except (OSError, ValueError) as error:
+        raise Refused(f"the journal cannot be read: {error}") from error
+    if found.unread:
+        click.echo(f"lines that are no findings, left out: {found.unread}", err=True)
+    if found.untold:
+        click.echo(
+            "kinds of findings that cannot be told without their values, left out (run without show_values): "
+            f"{found.untold}",
+            err=True,
+        )
+    if not found.fingerprints:
+        raise NothingToRead(f"{', '.join(journals)}: no finding in it; nothing is changed")
+    return found
 
 
 @main.group()
@@ -272,22 +352,23 @@ def rules_like(start: str) -> list[str]:
     return [rule.info.id for rule in RULES if rule.info.id.startswith(start)]
 
 
-def _load(config: str | None, flags: dict[str, Any]) -> Loaded:
+def _load(config: str | None, flags: dict[str, Any], baselined: bool = True) -> Loaded:
     """The configuration of a command. Raises ConfigError."""
     from cio_proxy import rules
     from cio_proxy.config import load
 
     named = config or os.environ.get("CIO_PROXY_CONFIG")
     given = {_KEYS.get(name, name): value for name, value in flags.items() if value is not None}
-    return load(Path(named) if named else None, os.environ, given, rules=[rule.info for rule in rules.RULES])
+    infos = [rule.info for rule in rules.RULES]
+    return load(Path(named) if named else None, os.environ, given, rules=infos, baselined=baselined)
 
 
-def _loaded(config: str | None, flags: dict[str, Any]) -> Loaded:
+def _loaded(config: str | None, flags: dict[str, Any], baselined: bool = True) -> Loaded:
     """The same for a user: a mistake is one line each. Raises Refused."""
     from cio_proxy.config import ConfigError
 
     try:
-        return _load(config, flags)
+        return _load(config, flags, baselined)
     except ConfigError as error:
         raise Refused(str(error)) from error
 
@@ -334,13 +415,19 @@ def greeting(ready: dict[str, Any], settings: Settings) -> Iterator[str]:
         yield "observing: findings are shown, nothing is refused (--enforcement enforce changes that)"
     else:
         yield "enforcing: what is certain to be lost is refused with 400"
+    if settings.baseline is not None:
+        yield f"kinds of findings that the baseline {settings.baseline} accepts: {len(settings.baselined):,}"
 
 
 def farewell(summary: dict[str, Any]) -> Iterator[str]:
     """What the run came to."""
     found = ", ".join(f"{count:,} {rule}" for rule, count in sorted(summary["by_rule"].items(), key=lambda e: -e[1]))
+    taken = {"exempt": summary["exempt"], "in the baseline": summary["baselined"]}
+    accepted = ", ".join(f"{count:,} {how}" for how, count in taken.items() if count)
     blocked = f", {summary['blocked']:,} blocked" if summary["blocked"] else ""
     yield f"{summary['requests']:,} requests, {summary['calls']:,} calls{blocked}; findings: {found or 'none'}"
+    if accepted:
+        yield f"findings that are accepted: {accepted}"
     for exemption in summary["exemptions"]:
         if not exemption["used"]:
             yield f"the exemption '{exemption['exemption']}' was never used"

@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import yaml
 
+from cio_proxy import baseline
 from cio_proxy.masking import masked
 from cio_proxy.model import (
     CONFIDENCES,
@@ -274,6 +275,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("timeouts.connect", "timeouts.connect", wait, "the wait for an upstream connection", restart=True),
     Option("timeouts.response", "timeouts.response", wait, "the wait for an upstream answer", restart=True),
     Option("timeouts.drain", "timeouts.drain", duration, "the wait for requests in flight when stopping", restart=True),
+    Option("baseline", "baseline", text, "a file of findings that are accepted; `cio-proxy baseline` writes it"),
     Option("clients", "clients", clients, "names of clients by a part of their User-Agent"),
 )
 WORKSPACE: Final[Mapping[str, Reader]] = {
@@ -351,9 +353,17 @@ def _param(param: Param) -> Reader:
 
 
 def load(
-    path: Path | None, environ: Mapping[str, str], flags: Mapping[str, object], *, rules: Sequence[RuleInfo]
+    path: Path | None,
+    environ: Mapping[str, str],
+    flags: Mapping[str, object],
+    *,
+    rules: Sequence[RuleInfo],
+    baselined: bool = True,
 ) -> Loaded:
-    """Settings from the file, overridden by `CIO_PROXY_*`, overridden by flags (dotted keys). Raises ConfigError."""
+    """Settings from the file, overridden by `CIO_PROXY_*`, overridden by flags (dotted keys). Raises ConfigError.
+
+    Without `baselined` the baseline is named and not read: it may be about to be made.
+    """
     reading = _Reading(rules)
     if path is not None:
         reading.file(path)
@@ -361,6 +371,8 @@ def load(
     for key, value in flags.items():
         if value is not None:
             reading.dotted(key, value, f"--{key.partition('.')[0].replace('_', '-')}")
+    if baselined:
+        reading.read_baseline()
     settings = reading.applied(Settings())
     return Loaded(settings, tuple(_warnings(settings, rules)))
 
@@ -402,6 +414,7 @@ class _Reading:
         self._values: dict[tuple[str, ...], Any] = {}
         self._items: dict[tuple[str, ...], str] = {}
         """The items of lists, and where each stands."""
+        self._baselined: frozenset[str] = frozenset()
         self._mistakes: list[str] = []
 
     def file(self, path: Path) -> None:
@@ -449,6 +462,14 @@ class _Reading:
             return self._wrong(place, f"a section: set one of {', '.join(at)} in it")
         return self._take(path, at, value, place)
 
+    def read_baseline(self) -> None:
+        """Read the file that was named last."""
+        if (named := self._values.get(("baseline",))) is not None:
+            try:
+                self._baselined = baseline.read(Path(named)).fingerprints
+            except baseline.BaselineError as error:
+                self._mistakes.append(str(error))
+
     def applied(self, settings: Settings) -> Settings:
         """The settings with what was read. Raises ConfigError."""
         exemptions = tuple(filter(None, map(self._exemption, self._items)))
@@ -467,7 +488,13 @@ class _Reading:
                     rules[id] = replace(old, params={**old.params, name: value})
                 case "workspaces", id, name:
                     workspaces[id] = replace(workspaces.get(id, WorkspaceSettings()), **{name: value})
-        return replace(settings, rules=rules, workspaces=workspaces, exemptions=settings.exemptions + exemptions)
+        return replace(
+            settings,
+            rules=rules,
+            workspaces=workspaces,
+            exemptions=settings.exemptions + exemptions,
+            baselined=settings.baselined | self._baselined,
+        )
 
     def _exemption(self, item: tuple[str, ...]) -> Exemption | None:
         given = {path[-1]: value for path, value in self._values.items() if path[:-1] == item}

@@ -933,6 +933,10 @@ class Settings:
     rules: Mapping[str, RuleSettings] = NOTHING
     workspaces: Mapping[str, WorkspaceSettings] = NOTHING
     exemptions: tuple[Exemption, ...] = ()
+    baseline: str | None = None
+    """The file of findings that are accepted as they are."""
+    baselined: frozenset[str] = field(default=frozenset(), repr=False)
+    """The fingerprints in it."""
     clients: Mapping[str, str] = NOTHING
     """Client names by a substring of the User-Agent, in addition to the known SDKs."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
@@ -72,6 +72,11 @@ def exemption(
         if fits and each.client in (None, client) and each.holds(at):
             return each
     return None
+
+
+def accepted(taken: Taken, fingerprint: str, baseline: Set[str]) -> Taken:
+    """What is done once the baseline was asked; an exemption goes before it."""
+    return "baselined" if fingerprint in baseline and taken != "exempt" else taken
 
 
 def _refuses_whole(finding: Finding, call: Call) -> bool:

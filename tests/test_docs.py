@@ -1,5 +1,6 @@
 """What is written about the product comes from the product."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from cio_proxy.baseline import parsed
 from cio_proxy.cli import main
 from cio_proxy.rules import RULES
 
@@ -27,6 +29,11 @@ def test_explain_shows_what_happens_the_fix_and_an_example_of_each_kind(rule: st
         assert part in result.output
 
 
+def test_the_readmes_example_of_a_baseline_is_one() -> None:
+    lines = re.findall(r"^[a-z-]+ /.* [0-9a-f]{16}$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(parsed("\n".join(lines), "README.md").entries) == len(lines) == 2
+
+
 def test_explain_lists_every_rule() -> None:
     result = CliRunner().invoke(main, ["explain"])
     assert [line.split()[0] for line in result.output.splitlines()] == [rule.info.id for rule in RULES]
@@ -38,7 +45,7 @@ def test_explain_suggests_the_rule_that_was_meant() -> None:
     assert result.output == "there is no rule 'milisecond-timestamp': did you mean 'millisecond-timestamp'?\n"
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["sandbox"], ["explain"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["sandbox"], ["explain"], ["baseline"]])
 def test_help_fits_a_screen_and_ends_with_examples(command: list[str]) -> None:
     lines = CliRunner().invoke(main, [*command, "--help"]).output.splitlines()
     assert len(lines) <= 40

@@ -77,6 +77,33 @@ def test_a_finding_is_exempted_by_the_line_it_printed_after_a_reload(tmp_path: P
     assert "never used" not in err
 
 
+def test_what_a_run_found_is_accepted_by_its_baseline_after_a_reload(tmp_path: Path) -> None:
+    config, journal, accepted = (tmp_path / name for name in ("cio-proxy.yaml", "findings.jsonl", "accepted"))
+    settings = f"enforcement: enforce\nrules: {{pii-in-name: {{action: block}}}}\njournal: {{path: {journal}}}\n"
+    config.write_text(settings)
+    with running(tmp_path, "--config", str(config)) as (process, ready):
+        assert identify(ready) == (400, "millisecond-timestamp;action=blocked")
+        eventually(lambda: journal.exists() and journal.stat().st_size > 0)
+        config.write_text(f"{settings}baseline: {accepted}\n")
+        process.send_signal(signal.SIGHUP)
+        eventually(lambda: metric(ready, "cio_proxy_config_last_reload_successful") == 0)
+        done = command(tmp_path, "baseline", str(accepted), "--config", str(config))
+        assert (done.returncode, done.stderr) == (0, "")
+        process.send_signal(signal.SIGHUP)
+        eventually(lambda: identify(ready) == (200, "millisecond-timestamp;action=baselined"))
+        assert summary(ready)["baselined"] == 1
+        accepted.write_text("<<<<<<< HEAD\n" + accepted.read_text())
+        process.send_signal(signal.SIGHUP)
+        eventually(lambda: metric(ready, "cio_proxy_config_last_reload_successful") == 0)
+        assert identify(ready) == (200, "millisecond-timestamp;action=baselined")
+        assert identify(ready, {"ada@example.com": 1}) == (400, "pii-in-name;action=blocked")
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+    assert f"configuration in force stays: baseline {accepted}: no such file" in err
+    assert f"configuration in force stays: {accepted}:1: a merge conflict" in err
+    assert "findings that are accepted: 2 in the baseline" in err
+
+
 def test_an_exemption_expires_while_the_proxy_runs_and_is_reported(tmp_path: Path) -> None:
     config = tmp_path / "cio-proxy.yaml"
     config.write_text(EXEMPTION % "2099-01-31")

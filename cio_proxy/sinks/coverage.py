@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
 
-from cio_proxy.model import Api, End, Exemption, Finding, Kind, RuleInfo
+from cio_proxy.model import Api, End, Exemption, Finding, Kind, RuleInfo, Taken
 from cio_proxy.sinks.record import rfc3339
 from cio_proxy.sinks.score import ACCEPTED, Score
 
@@ -34,13 +34,16 @@ class Coverage:
         self._by_rule: Counter[str] = Counter()
         self._fired: Counter[str] = Counter()
         self._exempted: Counter[Exemption] = Counter()
+        self._accepted: Counter[Taken] = Counter()
         self._unavailable: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._score = Score()
 
     def found(self, finding: Finding) -> None:
         """Count a finding; one that is exempt or baselined only as fired."""
         self._fired[finding.rule] += 1
-        if finding.action not in ACCEPTED:
+        if finding.action in ACCEPTED:
+            self._accepted[finding.action] += 1
+        else:
             self._by_rule[finding.rule] += 1
         self._score.found(finding)
 
@@ -68,6 +71,8 @@ class Coverage:
             "calls": self._calls.total(),
             "blocked": self._blocked,
             "by_rule": dict(self._by_rule),
+            "exempt": self._accepted["exempt"],
+            "baselined": self._accepted["baselined"],
             "coverage": {rule.id: self._of(rule) for rule in self._rules},
             "exemptions": [self._use_of(exemption) for exemption in self._exemptions],
             "score": self._score.value(),

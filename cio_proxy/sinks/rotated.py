@@ -5,9 +5,27 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
 from typing import Final
 
 PRIVATE: Final = 0o600
+
+
+def lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file and of those it was rotated to. Raises OSError when one cannot be read.
+
+    The newest file comes first, so that nothing is missed if they are rotated meanwhile.
+    """
+    with path.open("rb") as file:
+        yield from file
+    for number in count(1):
+        try:
+            with path.with_name(f"{path.name}.{number}").open("rb") as file:
+                yield from file
+        except FileNotFoundError:
+            return
 
 
 class RotatedFile:

@@ -20,6 +20,8 @@ def test_nothing_seen_is_a_clean_summary() -> None:
         "calls": 0,
         "blocked": 0,
         "by_rule": {},
+        "exempt": 0,
+        "baselined": 0,
         "coverage": {"missing-email": {"applicable": 0, "exercised": 0, "fired": 0, "unavailable": {}}},
         "exemptions": [],
         "score": 100,
@@ -63,4 +65,5 @@ def test_what_the_operator_accepted_is_no_finding_of_the_summary() -> None:
         coverage.found(replace(FINDING, action=action))
     summary = coverage.summary()
     assert summary["by_rule"] == {"missing-email": 3}
+    assert (summary["exempt"], summary["baselined"]) == (1, 1)
     assert summary["score"] == 95
