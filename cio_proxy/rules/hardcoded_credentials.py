@@ -107,7 +107,7 @@ def _placeholder(call: Call) -> Iterable[Finding]:
 @lru_cache(1_000)
 def is_placeholder(word: str) -> bool:
     """Whether a key is one that Customer.io never gives out."""
-    if not 0 < len(word) <= 64:
+    if len(word) > 64:
         return False
     word = word.lower()
     return re.sub(r"[ _-]", "", word) in PLACEHOLDERS or _PLACEHOLDER.match(word) is not None
