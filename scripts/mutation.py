@@ -135,6 +135,14 @@ OPERATORS: Final = [
 ]
 
 
+class Visitor(MutationVisitor):
+    """mutmut's own leaves decorated functions out; a function that remembers its answers is one like any other."""
+
+    def _skip_node_and_children(self, node: cst.CSTNode) -> bool:
+        decorated = isinstance(node, cst.FunctionDef) and bool(node.decorators)
+        return not decorated and super()._skip_node_and_children(node)
+
+
 def mutants_of(file: Path) -> Iterator[Mutant]:
     """Every mutant of a file, in the order of its lines."""
     text = file.read_text()
@@ -142,7 +150,7 @@ def mutants_of(file: Path) -> Iterator[Mutant]:
     module = wrapper.module
     lines = text.splitlines()
     positions = wrapper.resolve(PositionProvider)
-    visitor = MutationVisitor(OPERATORS, IgnoredCode(set(), set(), set()))
+    visitor = Visitor(OPERATORS, IgnoredCode(set(), set(), set()))
     wrapper.visit(visitor)
     holders = {id(node): statement for statement in module.body for node in below(statement)}
     pieces = [module.code_for_node(statement) for statement in module.body]

@@ -38,28 +38,21 @@ RULE = RuleInfo(
 )
 
 PEOPLE = "/api/v1/customers/{identifier}"
-ROUTES = ("", "/events", "/suppress", "/unsuppress", "/devices", "/devices/{device_id}")
-SLASHES = {PEOPLE + route: b"/" * (PEOPLE + route).count("/") for route in ROUTES}
-"""What a path with a well encoded identifier holds of the bytes that are looked for."""
-OTHERS = bytes(byte for byte in range(256) if byte not in b"/+@&")
+MARKS = b"/+@&"
+OTHERS = bytes(byte for byte in range(256) if byte not in MARKS)
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
     """One finding for the identifier in the path, as it was sent."""
-    slashes = SLASHES.get(call.endpoint)
-    if slashes is None or call.exchange.target.translate(None, OTHERS) == slashes:
+    if not call.endpoint.startswith(PEOPLE):
         return ()
-    return _closer(call)
-
-
-def _closer(call: Call) -> Iterable[Finding]:
-    raw = _identifier(call.exchange.target, call.endpoint[len(PEOPLE) :])
-    if b"/" in raw:
+    marks = _identifier(call.exchange.target, call.endpoint.removeprefix(PEOPLE)).translate(None, OTHERS)
+    if not marks:
+        return ()
+    if b"/" in marks:
         effect = "Customer.io finds no such route, or reads another identifier: the call is lost."
         return (_finding("a slash", effect, "likely"),)
-    mark = next((mark for mark in "+@&" if mark.encode() in raw), None)
-    if mark is None:
-        return ()
+    mark = chr(min(marks, key=MARKS.index))
     effect = "Customer.io documents that a value that is not encoded may match nobody, without an error."
     return (_finding(f"`{mark}`", effect, "possible"),)
 

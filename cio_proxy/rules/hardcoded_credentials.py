@@ -29,7 +29,7 @@ RULE = RuleInfo(
 BROWSER = (b"origin", b"sec-fetch-site", b"sec-ch-ua", b"referer")
 """`sec-fetch-mode` and `accept-language` are no marks of a browser: Node's own fetch sends them (reference 9.3)."""
 MARKS = frozenset(BROWSER)
-FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
+FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
 PARAMETERS = frozenset({"api_key", "apikey", "write_key", "writekey", "access_token", "site_secret", "app_key"})
 PLACEHOLDERS = frozenset(
     {
@@ -78,37 +78,14 @@ _PLACEHOLDER = re.compile(
     r"(?:your|my|insert|replace|enter|add|put)(?=\D*\Z)(?=.*(?:key|site|id|token|secret|here))"  # YOUR_SITE_ID
     r"|x{3,}\Z|\*{3,}\Z|0{6,}\Z|\.{3,}\Z"
     r"|<.*>\Z|\[.*\]\Z|\{\{.*\}\}\Z|\$\{?\w+\}?\Z|%\w+%\Z|process\.env\b",  # <site id>, {{key}}, ${CIO_KEY}
-    re.IGNORECASE | re.DOTALL,
+    re.DOTALL,
 )
 _TOKEN = re.compile(r"(?<![A-Za-z0-9])(?:sk_(?:us|eu)_|sa_live_)(?=[A-Za-z]*+\d)[A-Za-z0-9]{8,}")
 """A key has digits in it; `sk_us_customers` is the name of something in Slovak."""
 
 
-def check(call: Call, known: Known) -> Iterable[Finding]:
+def check(call: Call, known: Known) -> Iterator[Finding]:
     """The exchange as a whole, then the texts of this call's body."""
-    return _closer(call) if _may_show_a_secret(call) else ()
-
-
-def _may_show_a_secret(call: Call) -> bool:
-    """A quick first look at the bytes; what is escaped in them may be anything."""
-    exchange, raw, target = call.exchange, call.raw, call.exchange.target
-    secret, user = call.credentials.secret, call.credentials.user
-    return (
-        raw is None
-        or b"k_" in raw
-        or b"sa_live_" in raw
-        or b"\\" in raw
-        or (secret != "" and secret.encode("utf-8", "replace") in raw)
-        or b"?" in target
-        or target[:1] != b"/"
-        or not MARKS.isdisjoint(exchange.named)
-        or b"Mozilla/" in exchange.named.get(b"user-agent", b"")
-        or is_placeholder(secret)
-        or is_placeholder(user)
-    )
-
-
-def _closer(call: Call) -> Iterator[Finding]:
     if call.leads:
         yield from _placeholder(call)
         yield from _from_browser(call)
@@ -124,47 +101,42 @@ def _placeholder(call: Call) -> Iterable[Finding]:
     word, what = (credentials.secret, "key") if is_placeholder(credentials.secret) else (credentials.user, user)
     message = f"the {what} is a placeholder, or a setting that was never made"
     effect = f"Customer.io {UNKNOWN_KEY.get(call.api, 'answers 401')}, and nothing is stored."
-    return (_finding("header:Authorization", message, effect, "certain", evidence=f"{len(word)} characters"),)
+    return (_finding("header:Authorization", message, effect, "certain", f"{len(word)} characters"),)
 
 
 @lru_cache(1_000)
 def is_placeholder(word: str) -> bool:
     """Whether a key is one that Customer.io never gives out."""
-    if not 0 < len(word) <= 64:
+    if len(word) > 64:
         return False
-    return re.sub(r"[ _-]", "", word).lower() in PLACEHOLDERS or _PLACEHOLDER.match(word) is not None
+    word = word.lower()
+    return re.sub(r"[ _-]", "", word) in PLACEHOLDERS or _PLACEHOLDER.match(word) is not None
 
 
 def _from_browser(call: Call) -> Iterable[Finding]:
     headers = call.exchange.named
-    mark = next(filter(headers.__contains__, BROWSER), None)
-    if mark is None and _is_browser(headers.get(b"user-agent", b"")):
-        mark = b"user-agent"
-    if mark is None or not call.credentials.secret or call.api == "pipelines":
+    if MARKS.isdisjoint(headers) and not _is_browser(headers.get(b"user-agent")):
         return ()
-    if any(name in headers for name in FORWARDED):
+    if not call.credentials.secret or call.api == "pipelines" or not FORWARDED.isdisjoint(headers):
         return ()
+    mark = next(filter(headers.__contains__, BROWSER), b"user-agent")
     message = f"a server-side key comes from a browser (the request carries `{mark.decode()}`)"
     effect = "Everyone who opens the page can read the key, and use it."
     return (_finding("header:Authorization", message, effect, "likely"),)
 
 
-def _is_browser(agent: bytes) -> bool:
+def _is_browser(agent: bytes | None) -> bool:
     """Scripts call themselves Mozilla too (PowerShell, Google Apps Script), but name no engine."""
-    return b"Mozilla/" in agent and (b"AppleWebKit/" in agent or b"Gecko/" in agent)
+    return agent is not None and b"Mozilla/" in agent and (b"AppleWebKit/" in agent or b"Gecko/" in agent)
 
 
-def _in_url(call: Call) -> Iterable[Finding]:
-    target = call.exchange.target
-    return () if target.startswith(b"/") and b"?" not in target else _in_long_url(call)
-
-
-def _in_long_url(call: Call) -> Iterator[Finding]:
-    target = call.exchange.target.decode("latin-1")
+def _in_url(call: Call) -> Iterator[Finding]:
     secret = call.credentials.secret
-    path, _, query = target.partition("?")
+    path, _, query = call.exchange.target.decode("latin-1").partition("?")
     if not path.startswith("/") and "@" in path.partition("://")[2].partition("/")[0]:
         yield _finding("path:", "user and password stand in the URL", EFFECT_URL, "certain")
+    if not query:
+        return
     for name, value in parse_qsl(query):
         if len(secret) >= 8 and value == secret:
             yield _finding(f"query:{name}", "the key of the request stands in its URL too", EFFECT_URL, "certain")
@@ -173,23 +145,27 @@ def _in_long_url(call: Call) -> Iterator[Finding]:
 
 
 def _in_body(call: Call) -> Iterator[Finding]:
-    secret = call.credentials.secret
-    if len(secret) < 16 or call.api == "pipelines":
-        secret = ""
+    sent = call.credentials.secret
+    secret = sent if len(sent) >= 16 and call.api != "pipelines" else None
+    if (raw := call.raw) is not None and not _may_show(raw, secret):
+        return
     for text, path in call.leaves:
         if not isinstance(text, str) or len(text) < 16:
             continue
-        if secret and secret in text:
+        if secret is not None and secret in text:
             where = pointer(call.body_at, *keys_of(path))
-            yield _finding(where, "the key of the request stands in its body too", EFFECT_BODY, "certain", whole=False)
+            yield _finding(where, "the key of the request stands in its body too", EFFECT_BODY, "certain")
         elif ("sk_" in text or "sa_live_" in text) and _TOKEN.search(text):
             where = pointer(call.body_at, *keys_of(path))
-            yield _finding(where, "a Customer.io secret stands in the body", EFFECT_BODY, "likely", whole=False)
+            yield _finding(where, "a Customer.io secret stands in the body", EFFECT_BODY, "likely")
 
 
-def _finding(
-    where: str, message: str, effect: str, confidence: Confidence, *, whole: bool = True, evidence: str | None = None
-) -> Finding:
+def _may_show(raw: bytes, secret: str | None) -> bool:
+    """A quick first look at the bytes; what is escaped in them may be anything."""
+    return b"k_" in raw or b"sa_live_" in raw or b"\\" in raw or (secret is not None and secret.encode() in raw)
+
+
+def _finding(where: str, message: str, effect: str, confidence: Confidence, evidence: str | None = None) -> Finding:
     return RULE.finding(
         where,
         message,
@@ -197,5 +173,5 @@ def _finding(
         fix="Keep keys on the server, read them from the environment, and rotate the one that was exposed.",
         confidence=confidence,
         evidence=evidence,
-        whole=whole,
+        whole=not where.startswith("/"),
     )

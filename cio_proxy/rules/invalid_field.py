@@ -95,7 +95,6 @@ FIELDS_V1: Mapping[Kind, tuple[Field, ...]] = {
     "segment_remove": (needed("ids", ARRAY),),
     "form_submit": (needed("data", OBJECT),),
 }
-RARE = frozenset(field.name for field in FIELDS_V1["identify"]) - {"email"}
 METRIC_V1 = (needed("delivery_id", NAME), needed("metric", NAME))
 
 NAMED = (needed("name", NAME), Field("attributes", OBJECT), Field("timestamp", SECONDS))
@@ -176,8 +175,8 @@ def _unreadable(call: Call, found: list[Finding]) -> None:
 def _track_v1(call: Call, found: list[Finding]) -> None:
     body, kind = call.body, call.kind
     fields = METRIC_V1 if kind == "report_metric" and call.endpoint == "/api/v1/metrics" else FIELDS_V1.get(kind)
-    if fields is None or (kind == "identify" and RARE.isdisjoint(body) and isinstance(body.get("email"), str)):
-        return  # nothing to look at; a plain identify is the call that there is most of
+    if fields is None:
+        return
     _fields(call, body, "", fields, found)
     if kind == "identify":
         preferences = body.get("cio_subscription_preferences")
@@ -260,10 +259,6 @@ def _sides(call: Call, kinds: tuple[str, ...], found: list[Finding]) -> None:
 def _person(call: Call, name: str, kinds: tuple[str, ...], found: list[Finding]) -> None:
     """Exactly one identifier of a person. An anonymous id beside none is not judged: no source tells of it."""
     values = call.body.get(name)
-    if type(values) is dict and len(values) == 1:
-        for kind, value in values.items():
-            if type(value) is str and value and kind in kinds:
-                return
     at = f"{call.body_at}/{name}"
     if values is None:
         found.append(_missing(call, at, name, OBJECT))

@@ -79,5 +79,6 @@ def _finding(call: Call, fault: Fault, confidence: Confidence | None = None) -> 
 def _is_lenient_case(call: Call, fault: Fault) -> bool:
     """A form, which Track may still take (unverified), Go's `null` for a nil map, or PHP's `[]` for an empty one."""
     if fault.kind == "not-json":
-        return (call.exchange.header("content-type") or "").startswith("application/x-www-form-urlencoded")
+        sent = call.exchange.header("content-type")
+        return sent is not None and sent.startswith("application/x-www-form-urlencoded")
     return fault.kind == "not-object" and call.document.value in (None, [])

@@ -50,8 +50,7 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
 def _times(call: Call) -> Iterator[Finding]:
     for field in call.timestamps:
         yield from _documented(field, call.at)
-    if call.api != "app":  # what a message is rendered with is no date to Customer.io
-        yield from _named_like_times(call)
+    yield from _named_like_times(call)
 
 
 def _documented(field: Timestamp, now: float) -> Iterator[Finding]:
@@ -78,14 +77,15 @@ def _documented(field: Timestamp, now: float) -> Iterator[Finding]:
 
 
 def _named_like_times(call: Call) -> Iterator[Finding]:
-    """One finding for each name, however many members of a list carry it."""
+    """One finding for each name, however many members of a list carry it.
+
+    Attributes and data alone are judged: what a message is rendered with is no date to Customer.io.
+    """
     seen: set[str] | None = None
     for value, path in call.leaves:
         number = number_of(value)
-        if number is None or number < 1e11:
-            continue
-        found = unit(number)
-        if found is None or not _FROM <= number / PER_SECOND[found] < _UNTIL:
+        found = None if number is None else unit(number)
+        if number is None or found in (None, "seconds") or not _FROM <= number / PER_SECOND[found] < _UNTIL:
             continue
         keys = keys_of(path)
         names = [key for key in keys if isinstance(key, str)]
@@ -95,8 +95,8 @@ def _named_like_times(call: Call) -> Iterator[Finding]:
         if not call.holds(where):
             continue
         seen = seen if seen is not None else {field.pointer for field in call.timestamps}
-        if seen.isdisjoint((where, shape)):
-            seen |= {where, shape}
+        if shape not in seen:
+            seen.add(shape)
             yield _finding(where, value, number, found, call.at, documented=False)
 
 

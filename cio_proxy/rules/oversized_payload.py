@@ -14,7 +14,7 @@ See https://docs.customer.io/integrations/api/cdp/
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from cio_proxy.model import KINDS, Call, Confidence, Finding, Known, RuleInfo, pointer
 
@@ -33,31 +33,11 @@ DROPPED = "Pipelines answers 200 and drops it."
 MAYBE_DROPPED = (
     "Pipelines answers 200 and may drop it: one page of its documentation gives this limit, another its double."
 )
+EVENT_DATA = 100_000
 
 
-SMALL = 1000
-"""No value in a call of at most so many bytes is over a limit; names are, from 150 characters of any kind."""
-SHORT_NAME = 25
-"""A name of so many characters is within 100 bytes, whatever its characters are."""
-
-
-def check(call: Call, known: Known) -> Iterable[Finding]:
+def check(call: Call, known: Known) -> Iterator[Finding]:
     """The sizes of reference 6.2, each with how far over it is."""
-    return _over_limits(call) if _may_be_over(call) else ()
-
-
-def _may_be_over(call: Call) -> bool:
-    """A quick first look: nearly every call is small, and so is everything in it."""
-    return (
-        len(call.document.raw) > SMALL
-        or call.kind in ("segment_add", "segment_remove")
-        or (call.name is not None and len(call.name) > SHORT_NAME)
-        or (call.person.id is not None and len(call.person.id) > SHORT_NAME)
-        or (call.kind == "identify" and max(map(len, call.attributes), default=0) > SHORT_NAME)
-    )
-
-
-def _over_limits(call: Call) -> Iterator[Finding]:
     match call.api:
         case "track_v1":
             yield from _track_v1(call)
@@ -74,10 +54,10 @@ def _track_v1(call: Call) -> Iterator[Finding]:
     match call.kind:
         case "identify":
             yield from _attributes(call)
-        case "event" | "page" | "screen" if call.size > 100_000:
+        case "event" | "page" | "screen" if call.size > EVENT_DATA:
             size = _bytes(json.dumps(dict(call.data), ensure_ascii=False, separators=(",", ":")))
-            if size > 100_000:
-                yield _over("/data", "event data", size, 100_000, "bytes", "certain", refusable=True)
+            if size > EVENT_DATA:
+                yield _over("/data", "event data", size, EVENT_DATA, "bytes", "certain", refusable=True)
         case "segment_add" | "segment_remove":
             ids = call.body.get("ids")
             if isinstance(ids, list) and not 1 <= len(ids) <= 1000:

@@ -49,7 +49,7 @@ OBJECT_TYPES = frozenset({"identifiers", "objectTypeId"})
 NAMES = 1_000
 """More names than Customer.io takes in one call (reference 6.2)."""
 
-_VERSION = re.compile(r"(?:v|ver|version|release|build|(?:upgraded?|updated?)[ _-]to)[ _.:-]?\Z", re.IGNORECASE)
+_VERSION = re.compile(r"(?:v|ver|version|release|build|(?:upgraded?|updated?)[ _-]to)[ _.:-]?\Z")
 
 
 class Name(NamedTuple):
@@ -61,40 +61,21 @@ class Name(NamedTuple):
     refusable: bool = False
 
 
-def check(call: Call, known: Known) -> Iterable[Finding]:
-    """One finding for each name that holds a personal value; the several names of one page count as one."""
-    plain = (
-        call.kind != "page"
-        and (not call.name or is_plain_name(call.name))
-        and all(map(is_plain_name, islice(call.attributes, NAMES)))
-        and all(map(is_plain_name, islice(call.data, NAMES)))
-        and OBJECT_TYPES.isdisjoint(call.body)
-    )
-    return () if plain else _closer(call)
-
-
 is_plain_name = lru_cache(20_000)(is_impersonal)
 """A quick first look: an app has few names, and sends them over and over."""
 
 
-def _closer(call: Call) -> Iterator[Finding]:
-    paged = False
+def check(call: Call, known: Known) -> Iterable[Finding]:
+    """One finding for each name that holds a personal value; the several names of one page count as one."""
+    found: dict[str, Finding] = {}
     for name in _names(call):
-        if paged and name.of == PAGE:
-            continue
-        for finding in _judge(name):
-            paged = paged or name.of == PAGE
-            yield finding
+        if (finding := _judge(name)) is not None:
+            found.setdefault(PAGE if name.of == PAGE else name.at, finding)
+    return found.values()
 
 
 def _names(call: Call) -> Iterator[Name]:
-    if call.name:
-        if call.endpoint == "/v1/segments":
-            yield Name(call.name, call.name_at, "segment name", refusable=True)
-        elif call.kind == "event":
-            yield Name(call.name, call.name_at, "event name", refusable=True)
-        else:
-            yield Name(call.name, call.name_at, NAMED.get(call.kind, "name"))
+    yield from _own_name(call)
     for text in islice(call.attributes, NAMES):
         if not is_plain_name(text):
             yield Name(text, pointer(call.attributes_at, text), "attribute name")
@@ -108,7 +89,20 @@ def _names(call: Call) -> Iterator[Name]:
     yield from _object_types(call)
 
 
+def _own_name(call: Call) -> Iterator[Name]:
+    if call.name is None or is_plain_name(call.name):
+        return
+    if call.endpoint == "/v1/segments":
+        yield Name(call.name, call.name_at, "segment name", refusable=True)
+    elif call.kind == "event":
+        yield Name(call.name, call.name_at, "event name", refusable=True)
+    else:
+        yield Name(call.name, call.name_at, NAMED.get(call.kind, "name"))
+
+
 def _object_types(call: Call) -> Iterator[Name]:
+    if OBJECT_TYPES.isdisjoint(call.body):
+        return
     identifiers = call.body.get("identifiers")
     named: list[tuple[Json, str]] = [(call.body.get("objectTypeId"), "/objectTypeId")]
     if isinstance(identifiers, dict):
@@ -118,14 +112,14 @@ def _object_types(call: Call) -> Iterator[Name]:
             yield Name(value, call.body_at + at, "object type")
 
 
-def _judge(name: Name) -> Iterator[Finding]:
-    text = unquote(name.text) if "%" in name.text else name.text
+def _judge(name: Name) -> Finding | None:
+    text = unquote(name.text)
     found = [part for part in personal(text) if part.kind in WORDS and not _is_no_person(text, part)]
     if not found:
-        return
+        return None
     part = min(found, key=lambda part: CONFIDENCES.index(_confidence(text, part)))
     value, confidence = WORDS[part.kind][0], _confidence(text, part)
-    yield RULE.finding(
+    return RULE.finding(
         name.at,
         f"the {name.of} holds {value}",
         effect="Names stay in lists, conditions and exports when the person is deleted.",
@@ -147,5 +141,5 @@ def _is_no_person(text: str, part: Part) -> bool:
     """An address of a network of one's own, a version number of four parts, or the host of a URL."""
     if part.kind != "ip":
         return False
-    before = text[max(0, part.start - 20) : part.start]
+    before = text[max(0, part.start - 20) : part.start].lower()
     return not is_public_ip(text[part.start : part.end]) or before.endswith("//") or _VERSION.search(before) is not None

@@ -24,7 +24,8 @@ RULE = RuleInfo(
     apis=frozenset({"track_v1", "track_v2", "pipelines"}),
 )
 
-_PATH = re.compile(rb"(?:[a-z]+://[^/?#]*)?([^?#]*)", re.IGNORECASE)
+_AROUND = re.compile(rb"\A[A-Za-z]+://[^/?#]*|[?#].*", re.DOTALL)
+"""What is no part of a path: the host before it, and the query behind."""
 _TRACK = re.compile(r"/api/v[12](?:/|\Z)")
 _WORD = re.compile(r"[A-Za-z_]{1,30}\Z")
 HOLDERS = frozenset({"customers", "devices", "segments", "forms", "unsubscribe"})
@@ -36,8 +37,7 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
     exchange = call.exchange
     if call.endpoint != "other" or exchange.method in ("OPTIONS", "HEAD") or exchange.listener == "inbound":
         return ()
-    match = _PATH.match(exchange.target)
-    path = match[1].decode("latin-1") if match else ""
+    path = _AROUND.sub(b"", exchange.target).decode("latin-1")
     method = exchange.method if exchange.method in METHODS else "an unknown method on"
     shape = f"{method} {_shape(path)}"
     on_track = call.api != "pipelines" and _TRACK.match(path) is not None

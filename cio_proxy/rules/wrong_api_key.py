@@ -18,9 +18,9 @@ See https://docs.customer.io/accounts-and-workspaces/managing-credentials/
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from cio_proxy.model import KINDS, Api, Call, Confidence, Credentials, Finding, Known, Outcome, RuleInfo
+from cio_proxy.model import KINDS, Api, Call, Confidence, Finding, Known, Outcome, RuleInfo
 
 RULE = RuleInfo(
     id="wrong-api-key",
@@ -32,7 +32,6 @@ RULE = RuleInfo(
 )
 
 AT = "header:Authorization"
-APP_KEY_LENGTH = 32
 TRIED_AT = "/api/v1/accounts/region"
 """Where credentials are tried (reference 1.1): a 401 is one of the answers that are asked for."""
 WITHOUT_AUTH = frozenset({"/api/v1/metrics", "/api/v1/push/events", "/unsubscribe/{delivery_id}"})
@@ -41,6 +40,7 @@ FIX = {
     "app": "Use `Authorization: Bearer` with an App API key.",
     "pipelines": "Use the write key of the Pipelines source.",
 }
+OWNERS: Mapping[Api, str] = {"track_v1": "Track", "app": "App API", "pipelines": "Pipelines"}
 PROBES = ("GET", "HEAD", "OPTIONS")
 COMPARE = (
     "Compare the key, its workspace and the region of the host (US keys fail at the EU host), and see whether"
@@ -53,38 +53,21 @@ _HEX_20 = re.compile(r"[0-9a-f]{20}\Z")
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
     """Judge the scheme first, then the configured owner of the key, then its shape."""
-    if call.credentials.scheme in ("none", "other") or call.item:
-        return ()
-    return () if _is_ordinary(call.api, call.credentials) else _judge(call)
+    return _wrong_kind(call) if call.leads else ()
 
 
-def _is_ordinary(api: Api, credentials: Credentials) -> bool:
-    """A quick first look at what nearly every call carries."""
-    return (
-        credentials.scheme == "basic"
-        and not credentials.fault
-        and len(credentials.secret) != APP_KEY_LENGTH
-        and api in ("track_v1", "track_v2")
-        and credentials.belongs_to in (None, "track_v1")
-    )
-
-
-def _judge(call: Call) -> Iterator[Finding]:
-    if call.api in ("track_v1", "track_v2"):
-        if call.endpoint not in WITHOUT_AUTH and _PROTECTED.match(call.exchange.target):
-            yield from _on_track(call)
-    elif call.api == "app":
-        yield from _on_app(call)
-    elif call.credentials.belongs_to not in (None, "pipelines"):
-        yield _finding(call, f"a {_owner(call)} key on the Pipelines API", "pipelines", "certain")
+def _wrong_kind(call: Call) -> Iterable[Finding]:
+    if call.api == "app":
+        return _on_app(call)
+    return _on_pipelines(call) if call.api == "pipelines" else _on_track(call)
 
 
 def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Finding]:
     """One finding for an exchange that Customer.io answered with 401, where its credentials looked right."""
-    if outcome.status != 401 or not call.leads or call.endpoint in WITHOUT_AUTH or any(check(call, known)):
+    if outcome.status != 401 or not call.leads or call.endpoint in WITHOUT_AUTH or any(_wrong_kind(call)):
         return ()
     if call.credentials.scheme == "none" and (call.endpoint == "other" or call.exchange.method in PROBES):
-        return ()  # a health check, or a browser that asks before it sends
+        return ()  # a health check, a scanner, or a browser that asks before it sends
     return _answered_401(call)
 
 
@@ -107,31 +90,33 @@ def _answered_401(call: Call) -> Iterator[Finding]:
 
 
 def _on_track(call: Call) -> Iterator[Finding]:
-    credentials = call.credentials
+    if call.endpoint in WITHOUT_AUTH or not _PROTECTED.match(call.exchange.target):
+        return
+    credentials, owner = call.credentials, call.credentials.belongs_to
     if credentials.scheme == "bearer":
         yield _finding(call, "a Bearer token on the Track API, which takes HTTP Basic", "track", "certain", True)
     elif credentials.fault:
         yield _finding(call, f"the Basic credentials cannot be right: {credentials.fault}", "track", "certain", True)
-    elif credentials.belongs_to not in (None, "track_v1"):
-        yield _finding(call, f"a {_owner(call)} key on the Track API", "track", "certain")
+    elif owner and owner != "track_v1":
+        yield _finding(call, f"a {OWNERS[owner]} key on the Track API", "track", "certain")
     elif _HEX_32.match(credentials.secret):
         yield _finding(call, "a key of 32 characters, the shape of an App API key, on the Track API", "track", "likely")
 
 
 def _on_app(call: Call) -> Iterator[Finding]:
-    credentials = call.credentials
+    credentials, owner = call.credentials, call.credentials.belongs_to
     if credentials.scheme == "basic":
         yield _finding(call, "HTTP Basic on the App API, which takes a Bearer App API key", "app", "certain")
-    elif credentials.belongs_to not in (None, "app"):
-        yield _finding(call, f"a {_owner(call)} key on the App API", "app", "certain")
+    elif owner and owner != "app":
+        yield _finding(call, f"a {OWNERS[owner]} key on the App API", "app", "certain")
     elif _HEX_20.match(credentials.secret):
         yield _finding(call, "a token of 20 characters, the shape of a Track key, on the App API", "app", "likely")
 
 
-def _owner(call: Call) -> str:
-    return {"track_v1": "Track", "app": "App API", "pipelines": "Pipelines"}.get(
-        str(call.credentials.belongs_to), "other"
-    )
+def _on_pipelines(call: Call) -> Iterator[Finding]:
+    owner = call.credentials.belongs_to
+    if owner and owner != "pipelines":
+        yield _finding(call, f"a {OWNERS[owner]} key on the Pipelines API", "pipelines", "certain")
 
 
 def _finding(call: Call, message: str, fix: str, confidence: Confidence, refusable: bool = False) -> Finding:

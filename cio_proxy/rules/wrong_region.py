@@ -59,7 +59,7 @@ def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Finding]:
     """
     if outcome.location is None or not call.leads:
         return ()
-    asked, told = HOSTS.get(call.exchange.host), HOSTS.get(_host(outcome.location))
+    asked, told = HOSTS.get(call.exchange.host), _region(outcome.location)
     if told is None or asked == told or (asked is None and told == "us"):
         return ()
     message = f"Customer.io redirects to its host for {PLACES[told]}"
@@ -67,11 +67,14 @@ def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Finding]:
     return (_finding("header:Host", message, effect, told, "certain" if asked else "likely"),)
 
 
-def _host(location: str) -> str:
+def _region(location: str) -> Region | None:
     try:
-        return urlsplit(location).hostname or ""
+        host = urlsplit(location).hostname
     except ValueError:
-        return ""
+        return None
+    if host is None:
+        return None
+    return HOSTS.get(host)
 
 
 def _finding(at: str, message: str, effect: str, region: Region, confidence: Confidence) -> Finding:

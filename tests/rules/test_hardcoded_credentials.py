@@ -156,6 +156,8 @@ def test_a_query_may_hold_a_second_question_mark() -> None:
     [
         (b"http://ada:pass@track.customer.io/api/v1/accounts/region", [("path:", "certain")]),
         (b"http://track.customer.io/api/v1/customers/ada@example.com", []),
+        (b"http://track.customer.io/api/v1/customers/ada@example.com/events", []),
+        (b"http://track.customer.io/api/v1/customers/x://ada@example.com", []),
         (b"http://track.customer.io/api/v1/accounts/region?a=b://c@d", []),
         (b"/api/v1/customers/http://ada@example.com/", []),
     ],

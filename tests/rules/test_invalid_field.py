@@ -166,6 +166,10 @@ def test_what_is_said_of_a_call(method: str, url: str, body: Any, wanted: list[t
     assert [(pointer, message) for pointer, message, _ in said(method, url, body)] == wanted
 
 
+def test_what_is_sent_to_no_route_is_another_rules_business() -> None:
+    assert said("POST", "track.customer.io/api/v2/entities", {"a": 1}) == []
+
+
 SEGMENT = f"{V1}/segments/7/add_customers"
 
 

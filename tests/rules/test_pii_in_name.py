@@ -105,6 +105,7 @@ PLACES: list[tuple[str, str, dict[str, Any], str, str]] = [
         "object type",
     ),
     ("POST", "cdp.customer.io/v1/track", {"userId": "4", "event": MAIL}, "/event", "event name"),
+    ("PUT", "api.customer.io/v1/transactional/3", {"name": MAIL}, "/name", "name"),
     ("POST", "cdp.customer.io/v1/screen", {"userId": "4", "name": MAIL}, "/name", "screen name"),
     *(
         (

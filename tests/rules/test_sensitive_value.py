@@ -135,7 +135,7 @@ def test_a_group_of_digits_needs_no_name() -> None:
             "to DE89 3704 0044 0532 0130 00 please",
             "MT84MALT011000012345MTLCAST001S",
         ),
-        *("see " + "x" * 60 + " 4111111111111111 there",),
+        *("see " + "x" * 60 + " 4111111111111111 there", '{"pan":"4111-1111-1111-1111"}'),
     ],
 )
 def test_what_holds_one(value: Json) -> None:
@@ -170,6 +170,21 @@ def test_each_name_is_told_of_once_and_each_place_is_looked_at() -> None:
 def test_five_hundred_values_are_read_closer() -> None:
     assert len(found({"a": [4111111111111112] * 499, "card": CARD})) == 1
     assert found({"a": [4111111111111112] * 500, "card": CARD}) == ()
+
+
+@pytest.mark.parametrize("value", ["4111 1111 111", "x" * 14, 10**13 - 1, 10**16])
+def test_what_no_account_number_can_be_is_not_among_them(value: Json) -> None:
+    assert len(found({"a": [value] * 500, "card": CARD})) == 1
+
+
+@pytest.mark.parametrize("value", ["4111 1111 1111", 10**13, 10**16 - 1])
+def test_what_one_could_be_is(value: Json) -> None:
+    assert found({"a": [value] * 500, "card": CARD}) == ()
+
+
+def test_a_hundred_characters_of_a_name_are_read() -> None:
+    assert sure(CARD, "_" * 96 + "card") == ["likely"]
+    assert sure(CARD, "_" * 97 + "card") == ["possible"]
 
 
 def test_evidence_is_how_long_the_number_is() -> None:

@@ -18,6 +18,7 @@ SHAPES = [
     ("/api/v2/" + "a" * 31, "/api/v2/{}"),
     ("/v1/customers/ada", "/v1/customers/{}"),
     ("/ada", "/{}"),
+    ("/ada/customers", "/{}/{}"),
     ("//api", "//api"),
     ("/api/v1/a/b/c/d/e/f/g/h", "/api/v1/a/{}/{}/{}/{}/{}/{}"),
     ("/api/v1/" + "a/" * 9, "/api/v1/a/{}/{}/{}/{}/{}/{}"),
@@ -27,7 +28,7 @@ SHAPES = [
 
 
 @pytest.mark.parametrize(("path", "shape"), SHAPES)
-@pytest.mark.parametrize("query", ["", "?a=/api/v1/b", "#/b"])
+@pytest.mark.parametrize("query", ["", "?a=/api/v1/b", "#/b", "?a=http://b/c", "?a\nb"])
 def test_only_words_of_a_route_are_shown(path: str, shape: str, query: str) -> None:
     (finding,) = findings(RULE, "PATCH", f"track.customer.io{path}{query}")
     assert finding.name == f"PATCH {shape}"
@@ -55,6 +56,15 @@ def test_the_host_in_a_request_line_is_no_part_of_the_path(scheme: bytes) -> Non
     target = scheme + b"://track.customer.io/api/v1/a?b"
     (finding,) = findings(RULE, "GET", "track.customer.io/", target=target)
     assert finding.name == "GET /api/v1/a"
+
+
+@pytest.mark.parametrize(
+    ("target", "shape"),
+    [(b"ada", "{}"), (b"ada/v1", "{}/v1"), (b"v1/ada", "v1/ada"), (b"customers/42/events", "{}/{}/events"), (b"", "")],
+)
+def test_a_target_that_is_no_path_is_shown_as_one(target: bytes, shape: str) -> None:
+    (finding,) = findings(RULE, "GET", "track.customer.io/", target=target)
+    assert finding.name == f"GET {shape}"
 
 
 def test_a_method_that_is_none_is_not_shown() -> None:
