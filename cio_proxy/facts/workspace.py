@@ -15,6 +15,10 @@ LOST = "lost"
 """The kind of the fact that something was forgotten, or passed unseen."""
 IMPORTED = "imported"
 """The kind of the fact that every person was told to the proxy."""
+ALIVE = "alive"
+"""The kind of the fact that a proxy was running."""
+EVERY = Subject("", "every")
+"""The subject of what is known of all workspaces at once."""
 LIFE = 5 * 365 * 86_400.0
 """Seconds for which it is remembered that somebody exists: as good as ever, since nobody may be accused who does."""
 
@@ -46,6 +50,16 @@ def lost(workspace: str, at: float) -> Fact:
     return Fact(Key(LOST, workspace, ""), Span(at, at), LIFE)
 
 
+def alive(at: float) -> Fact:
+    """The fact that a proxy was running."""
+    return Fact(Key(ALIVE, *EVERY), Span(at, at), LIFE)
+
+
+def lost_everywhere(at: float) -> Fact:
+    """The fact that something passed unseen, or was forgotten, and nobody knows of which workspace."""
+    return Fact(Key(LOST, *EVERY), Span(at, at), LIFE)
+
+
 def imported(workspace: str, at: float) -> Fact:
     """The fact that from now on every person is known again."""
     return Fact(Key(IMPORTED, workspace, ""), Span(at, at), LIFE)
@@ -53,7 +67,7 @@ def imported(workspace: str, at: float) -> Fact:
 
 def watch(record: Record, now: float, missed: float | None) -> Watch:
     """What a workspace's record says, and what this process missed and could not write down yet."""
-    observed, loss, told = (_last(record, kind) for kind in (OBSERVED, LOST, IMPORTED))
+    observed, loss, told = (span(record, kind) for kind in (OBSERVED, LOST, IMPORTED))
     since = now if observed is None else min(observed.first, now)
     gap = max(loss.last if loss else float("-inf"), float("-inf") if missed is None else missed)
     if gap == float("-inf"):
@@ -61,6 +75,7 @@ def watch(record: Record, now: float, missed: float | None) -> Watch:
     return Watch(max(since, gap), True, told is not None and told.last >= gap)
 
 
-def _last(record: Record, kind: str) -> Span | None:
+def span(record: Record, kind: str) -> Span | None:
+    """The span of a kind in a record."""
     kept = record.get(kind)
     return kept.value if kept is not None and isinstance(kept.value, Span) else None
