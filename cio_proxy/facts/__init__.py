@@ -11,6 +11,12 @@ MARK_SECONDS = 30.0
 """How long a mark stands of a learner that died."""
 LEASE_SECONDS = 60.0
 """How long the findings of a deadline may take: then it is given to whoever asks."""
+FLEETING = 30.0
+"""Seconds to live up to which a fact is given up first: there may be one for every event."""
+
+
+class Unusable(Exception):
+    """A store that cannot be used as it is configured: what is wrong, and what to do about it."""
 
 
 class Reading(NamedTuple):
@@ -23,8 +29,8 @@ class Reading(NamedTuple):
 class Store(Protocol):
     """Keeps sealed facts. Joining is commutative, associative and idempotent, so order never matters.
 
-    A store that forgets a fact before its time joins the fact `lost` to the workspace of that fact. Any method may
-    raise: nobody waits longer for it than a moment, and traffic goes on without it.
+    A store that forgets a fact before its time joins the fact `lost` to the workspace of that fact, or to `EVERY` one.
+    Any method may raise: nobody waits longer for it than a moment, and traffic goes on without it.
     """
 
     async def get_many(self, subjects: Collection[Subject], announced: Collection[Key], now: float) -> Reading:

@@ -6,13 +6,11 @@ import heapq
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
-from cio_proxy.facts import LEASE_SECONDS, MARK_SECONDS, Reading, workspace
+from cio_proxy.facts import FLEETING, LEASE_SECONDS, MARK_SECONDS, Reading, workspace
 from cio_proxy.model import Deadline, Fact, Kept, Key, Record, Subject, Value
 
 NONE: frozenset[Key] = frozenset()
 NOBODY = (0, 0.0)
-FLEETING = 30.0
-"""Seconds to live up to which a fact is dropped as soon as it has expired: there may be one for every event."""
 
 
 class MemoryStore:

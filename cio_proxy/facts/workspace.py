@@ -15,6 +15,10 @@ LOST = "lost"
 """The kind of the fact that something was forgotten, or passed unseen."""
 IMPORTED = "imported"
 """The kind of the fact that every person was told to the proxy."""
+ALIVE = "alive"
+"""The kind of the fact that a proxy was running."""
+EVERY = Subject("", "every")
+"""The subject of what is known of all workspaces at once."""
 LIFE = 5 * 365 * 86_400.0
 """Seconds for which it is remembered that somebody exists: as good as ever, since nobody may be accused who does."""
 
@@ -50,6 +54,16 @@ def lost(workspace: str, at: float) -> Fact:
     return Fact(Key(LOST, workspace, ""), Span(at, at), LIFE)
 
 
+def alive(at: float) -> Fact:
+    """The fact that a proxy was running."""
+    return Fact(Key(ALIVE, *EVERY), Span(at, at), LIFE)
+
+
+def lost_everywhere(at: float) -> Fact:
+    """The fact that something passed unseen, or was forgotten, and nobody knows of which workspace."""
+    return Fact(Key(LOST, *EVERY), Span(at, at), LIFE)
+
+
 def imported(workspace: str, at: float) -> Fact:
     """The fact that from now on every person is known again."""
     return Fact(Key(IMPORTED, workspace, ""), Span(at, at), LIFE)
@@ -57,16 +71,17 @@ def imported(workspace: str, at: float) -> Fact:
 
 def watch(record: Record, now: float, missed: float | None) -> Watch:
     """What a workspace's record says, and what this process missed and could not write down yet."""
-    observed = _span(record, OBSERVED)
+    observed = span(record, OBSERVED)
     since, until = (now, float("-inf")) if observed is None else (min(observed.first, now), observed.last)
-    loss = _span(record, LOST)
+    loss = span(record, LOST)
     if loss is None and missed is None:
         return Watch(since, until)
     gap = max(each for each in (loss and loss.last, missed) if each is not None)
-    told = _span(record, IMPORTED)
+    told = span(record, IMPORTED)
     return Watch(max(since, gap), until, True, told is not None and told.last >= gap)
 
 
-def _span(record: Record, kind: str) -> Span | None:
+def span(record: Record, kind: str) -> Span | None:
+    """The span of a kind in a record."""
     kept = record.get(kind)
     return kept.value if kept is not None and isinstance(kept.value, Span) else None
