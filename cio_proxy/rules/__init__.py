@@ -75,7 +75,7 @@ class Rule:
     check: Callable[[Call, Known], Results] | None
     needs: Callable[[Call, People], Iterable[Key]] | None
     learn: Callable[[Call, Outcome, Mapping[str, Any]], Iterable[Fact]] | None
-    review: Callable[[Call, Outcome, Known], Results] | None
+    review: Callable[[Call, Outcome, Known], Iterable[Finding | Unavailable | Fact]] | None
     due: Callable[[Deadline, Known], Results] | None
 
 
