@@ -27,6 +27,7 @@ from cio_proxy.rules import (
     redirected_recipient,
     reserved_name,
     sensitive_value,
+    shared_anonymous_id,
     stale_timestamp,
     track_before_identify,
     unknown_endpoint,
@@ -56,6 +57,7 @@ MODULES: tuple[ModuleType, ...] = (
     redirected_recipient,
     sensitive_value,
     duplicate_event,
+    shared_anonymous_id,
 )
 
 type Results = Iterable[Finding | Unavailable]
