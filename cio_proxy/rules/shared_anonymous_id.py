@@ -32,7 +32,6 @@ from cio_proxy.model import (
     Origin,
     Outcome,
     Param,
-    People,
     RuleInfo,
     Sample,
     Span,
@@ -63,11 +62,6 @@ MOST = 8
 """People of one anonymous id that are told apart: more say nothing more."""
 
 
-def needs(call: Call, people: People) -> Iterable[Key]:
-    """Who had the anonymous id before."""
-    return _keys(call) if call.kind == "identify" and call.person.anonymous else ()
-
-
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[Fact]:
     """Who had an anonymous id; and who may be one person under two identifiers of a kind."""
     person = call.person
@@ -89,10 +83,12 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
 
 def _judge(call: Call, known: Known) -> Iterator[Finding]:
     who, first = _keys(call)
-    others = _others(call, known.groups(who), known)
+    groups, span = known.groups(who), known.span(first)
+    if groups is None or span is None:
+        return
+    others = _others(call, groups, known)
     if not others or any(known.span(Key("renamed", call.workspace, each)) for each in call.identifiers):
         return
-    span = known.span(first)
     yield RULE.finding(
         _place(call),
         "the anonymous id was on an identify of another person before",
@@ -100,19 +96,16 @@ def _judge(call: Call, known: Known) -> Iterator[Finding]:
         "who gets it is not documented.",
         fix="Make a new anonymous id for every visitor, and another one when somebody logs out.",
         confidence="certain" if others > 1 else "likely",
-        related=() if span is None else (span.origin.exchange,),
+        related=(span.origin.exchange,),
     )
 
 
-def _others(call: Call, groups: Groups | None, known: Known) -> float:
+def _others(call: Call, groups: Groups, known: Known) -> float:
     """How many other people had the anonymous id; 0 where this may be one of them."""
-    if groups is None:
+    both = [(groups.samples.get(known.label(kind)), getattr(call.person, kind)) for kind in KINDS]
+    if any(sample and name and known.member(name) in sample.hashes for sample, name in both):
         return 0
-    samples = [groups.samples.get(known.label(kind)) for kind in KINDS]
-    names = [getattr(call.person, kind) for kind in KINDS]
-    if any(s and name and known.member(name) in s.hashes for s, name in zip(samples, names, strict=True)):
-        return 0
-    sample, name = next((s, name) for s, name in zip(samples, names, strict=True) if s or name)
+    sample, name = next((sample, name) for sample, name in both if sample or name)
     return sample.count() if sample and name else 0
 
 

@@ -8,7 +8,7 @@ from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.drivers import Recorded, audit_recorded
 from cio_proxy.model import Call, Exchange, Finding, Groups, Kind, Outcome, OutcomeKind, Person, Sample, Settings, Span
 from cio_proxy.rules import RULES
-from cio_proxy.rules.shared_anonymous_id import MOST, learn
+from cio_proxy.rules.shared_anonymous_id import learn
 
 RULE = tuple(rule for rule in RULES if rule.info.id == "shared-anonymous-id")
 NOW = 1.75e9
@@ -92,6 +92,11 @@ async def test_who_was_merged_or_renamed_is_not_judged() -> None:
     assert len(await found(ADA, rename % ("plan", "2"), BOB)) == 1
 
 
+async def test_only_who_is_identified_is_judged() -> None:
+    event = '{"type": "person", "action": "event", "name": "a", "identifiers": {"anonymous_id": "a"}}'
+    assert await found(ADA, event, BOB.replace("identify", "event")) == []
+
+
 def taught(person: Person, kind: Kind = "identify", ending: OutcomeKind = "accepted", **more: Any) -> list[Any]:
     exchange = Exchange(id="1", at=NOW, method="PUT", target=b"/", host="", headers=(), body=b"", connection="c")
     call = Call(exchange=exchange, api="track_v1", kind=kind, endpoint="", workspace="w", person=person, **more)
@@ -100,7 +105,7 @@ def taught(person: Person, kind: Kind = "identify", ending: OutcomeKind = "accep
 
 def test_what_is_taught_of_an_accepted_identify() -> None:
     who, first = taught(Person(id="42", email="a@b.c", anonymous="x"))
-    people = {"id": Sample(MOST, plain=frozenset({"42"})), "email": Sample(MOST, plain=frozenset({"a@b.c"}))}
+    people = {"id": Sample(8, plain=frozenset({"42"})), "email": Sample(8, plain=frozenset({"a@b.c"}))}
     assert who == ("identified-with", "w", "anonymous:x", Groups(4, people), 9.0)
     assert first[:3] == ("identified-first", "w", "anonymous:x")
     assert (first[3].first, first[3].last, first[3].origin, first[4]) == (NOW, NOW, ("1", "c"), 9.0)
