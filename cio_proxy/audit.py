@@ -294,12 +294,18 @@ class Engine:
         return self._verdict(opened, policy.consistent(findings)) if findings else CLEAN
 
     def settle(self, opened: Opened, outcome: Outcome) -> Settled:
-        """The facts of calls that were not refused, less those that change nothing, and the findings of `review`."""
+        """The facts of calls that were not refused, less those that change nothing, and what `review` says.
+
+        As in `judge`, later calls see what earlier ones taught.
+        """
         facts: list[Fact] = []
         findings: list[Finding] = []
-        known = self._known(opened, opened.reading.records)
+        several = len(opened.calls) > 1
+        records = dict(opened.reading.records) if several else opened.reading.records
+        known = self._known(opened, records)
         for call, presumed in zip(opened.calls, opened.taught, strict=True):
             plan = self._plan(call)
+            taught: list[Fact] = []
             if presumed and outcome.of(call) != "refused":
                 taught = presumed if outcome.kind == "accepted" else self._facts(plan, call, outcome, opened)
                 facts += [fact for fact in taught if self._changes(fact, opened)]
@@ -307,11 +313,15 @@ class Engine:
                 known.params = params
                 try:
                     if results := rule.review(call, outcome, known):  # type: ignore[misc]
-                        self._take(results, rule, call, opened, findings, known, late=True)
+                        learned = self._take(results, rule, call, opened, findings, known, late=True)
+                        facts += [fact for fact in learned if self._changes(fact, opened)]
                 except (Exception, Overdue) as error:
                     self._rule_error(rule.info.id, error)
                 if known.doubt:
                     self._doubted(rule, known)
+            if several:
+                for fact in taught:
+                    _add(fact, records)  # type: ignore[arg-type]  # a copy, since there are more calls
         if opened.subjects and (opened.missed is not None or opened.exchange.at - opened.watch.until >= MINUTE):
             facts += [fact for fact in self._of_workspace(opened) if self._changes(fact, opened)]
         return Settled(tuple(facts), tuple(findings))
@@ -351,19 +361,22 @@ class Engine:
 
     def _take(
         self,
-        results: Iterable[Finding | Unavailable],
+        results: Iterable[Finding | Unavailable | Fact],
         rule: Rule,
         call: Call,
         opened: Opened,
         findings: list[Finding],
         known: _Known,
         late: bool = False,
-    ) -> None:
-        """Keep what a rule says about a call, as far as it is reported."""
+    ) -> list[Fact]:
+        """Keep what a rule says about a call, as far as it is reported. Returns the facts among it."""
         reason, number = "", 0
+        learned: list[Fact] = []
         for result in islice(results, FINDINGS):
             if isinstance(result, Unavailable):
                 reason = reason or result.reason
+            elif isinstance(result, Fact):
+                learned.append(self._kept(result, call, opened))
             elif self._is_reported(result):
                 action = self._action(result, call, opened, late)
                 findings.append(self._completed(result, call, opened, number, action))
@@ -372,6 +385,7 @@ class Engine:
             known.doubt = False
         elif reason:
             self._unable(rule.info.id, reason)
+        return learned
 
     def _is_reported(self, result: Finding | Unavailable) -> TypeGuard[Finding]:
         return isinstance(result, Finding) and policy.reported(result, self.settings)

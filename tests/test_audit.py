@@ -1,11 +1,24 @@
 """The engine holds its own whatever a rule does."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from cio_proxy.audit import FINDINGS, Engine, sealed_with
+from cio_proxy.audit import FINDINGS, UNREAD, Engine, sealed_with
 from cio_proxy.facts import Reading
-from cio_proxy.model import Call, Exchange, Finding, Known, Settings, Unavailable
+from cio_proxy.model import (
+    IDENTIFIED,
+    Call,
+    Exchange,
+    Fact,
+    Finding,
+    Kept,
+    Key,
+    Known,
+    Outcome,
+    Settings,
+    Span,
+    Unavailable,
+)
 from cio_proxy.rules import RULES, Rule
 
 SEAL = sealed_with(b"k" * 32)
@@ -59,3 +72,37 @@ def test_what_a_rule_could_not_judge_is_told_with_the_reason() -> None:
     unable = replace(RULES[0], check=lambda call, known: [Unavailable("people are partial")])
     assert judged(unable, unable=lambda rule, reason: reasons.append((rule, reason))) == ()
     assert reasons == [(INFO.id, "people are partial")]
+
+
+def settled(exchange: Exchange, rule: Rule, reading: Reading = UNREAD) -> list[tuple[str, str]]:
+    """The kinds and subjects of what an accepted exchange teaches, beside who exists and since when."""
+    engine = Engine(Settings(), (rule,), SEAL)
+    opened = engine.open(exchange)
+    engine.judge(opened, reading)
+    facts = engine.settle(opened, Outcome("accepted", exchange.at, 200)).facts
+    return [(fact.key.kind, fact.key.subject) for fact in facts if fact.key.kind in ("found", "again")]
+
+
+def test_a_review_teaches_what_follows_from_the_answer_sealed_and_only_if_it_is_new() -> None:
+    key = Key("found", "w", "id:42")
+
+    def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Finding | Fact]:
+        return [Fact(key, Span(call.at, call.at), 60.0), finding(1)]
+
+    rule = replace(RULES[0], review=review)
+    ((kind, subject),) = settled(EXCHANGE, rule)
+    assert (kind, len(subject), "42" in subject) == ("found", 16, False)
+    of = Key(kind, "w", subject).of
+    kept = Reading({of: {kind: Kept(Span(1.0, EXCHANGE.at), EXCHANGE.at + 60.0)}})
+    assert settled(EXCHANGE, rule, kept) == []
+
+
+def test_the_review_of_a_later_call_knows_what_earlier_ones_of_its_exchange_taught() -> None:
+    def review(call: Call, outcome: Outcome, known: Known) -> Iterator[Fact]:
+        key = Key(IDENTIFIED, call.workspace, "id:42")
+        yield Fact(Key("again" if known.span(key) else "found", "w", "x"), Span(call.at, call.at), 60.0)
+
+    item = b'{"type": "person", "action": "identify", "identifiers": {"id": "42"}, "attributes": {}}'
+    body = b'{"batch": [' + item + b", " + item + b"]}"
+    batch = replace(EXCHANGE, method="POST", target=b"/api/v2/batch", body=body)
+    assert [kind for kind, _ in settled(batch, replace(RULES[0], review=review))] == ["found", "again"]

@@ -27,6 +27,7 @@ from cio_proxy.rules import (
     redirected_recipient,
     reserved_name,
     sensitive_value,
+    shared_anonymous_id,
     stale_timestamp,
     track_before_identify,
     unknown_endpoint,
@@ -56,6 +57,7 @@ MODULES: tuple[ModuleType, ...] = (
     redirected_recipient,
     sensitive_value,
     duplicate_event,
+    shared_anonymous_id,
 )
 
 type Results = Iterable[Finding | Unavailable]
@@ -75,7 +77,7 @@ class Rule:
     check: Callable[[Call, Known], Results] | None
     needs: Callable[[Call, People], Iterable[Key]] | None
     learn: Callable[[Call, Outcome, Mapping[str, Any]], Iterable[Fact]] | None
-    review: Callable[[Call, Outcome, Known], Results] | None
+    review: Callable[[Call, Outcome, Known], Iterable[Finding | Unavailable | Fact]] | None
     due: Callable[[Deadline, Known], Results] | None
 
 

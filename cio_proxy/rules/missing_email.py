@@ -1,11 +1,12 @@
-"""A new person was created without an e-mail address, and none followed.
+"""A new person was created without an e-mail address, or without a required attribute, and none followed.
 
 Customer.io creates the person and answers 200. Without the `email` attribute they can never receive
 an e-mail: campaigns skip them silently. Later calls may add it, since an identify is a partial
 update, so the rule waits for the end of its window before it says anything.
 
 Only people whose creation the traffic proves are judged: an identify with a fresh `created_at`, or
-the first identify of all when every existing person is known (`people: complete`).
+the first identify of all when every existing person is known (`people: complete`). Attributes that the
+configuration names as `required` are judged alike, at the end of the window.
 
 Fix: send `email` with the identify that creates the person; for people who will never have one, switch the rule
 off or make its window longer.
@@ -41,6 +42,8 @@ DAY = 86_400.0
 SETTLING: tuple[Kind, ...] = ("form_submit", "merge", "delete", "suppress")
 """After these a person has an address, or is gone, or needs none: nothing is missing any more."""
 
+EMAIL = "email"
+
 RULE = RuleInfo(
     id="missing-email",
     severity="warning",
@@ -49,11 +52,12 @@ RULE = RuleInfo(
     apis=frozenset({"track_v1", "track_v2", "pipelines"}),
     actions=("off", "log", "default"),
     params={
-        "window": Param(600.0, "how long an e-mail address may follow", "duration"),
+        "window": Param(600.0, "how long an e-mail address, or what else is required, may follow", "duration"),
         "new_within": Param(3600.0, "how fresh `created_at` must be to prove that a person is new", "duration"),
         "remember": Param(
             30 * DAY, "how long a person's e-mail address is remembered (as a fact, not its value)", "duration"
         ),
+        "required": Param((), "attributes that every new person must have beside `email`", "names"),
     },
 )
 
@@ -62,7 +66,7 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
     """At once only where every person is known: an unknown one who was created just now has no e-mail address."""
     if call.kind != "identify":
         return ()
-    return _unknown_person(call, known) if known.people == "complete" and _lacks_email(call) else ()
+    return _unknown_person(call, known) if known.people == "complete" and _lacks(call, EMAIL) else ()
 
 
 def _unknown_person(call: Call, known: Known) -> Iterator[Finding]:
@@ -70,37 +74,56 @@ def _unknown_person(call: Call, known: Known) -> Iterator[Finding]:
         return
     identifiers = call.identifiers
     for identifier in identifiers:
-        for kind in ("has-email", IDENTIFIED):
-            key = Key(kind, call.workspace, identifier)
+        for key in (_given(call, identifier, EMAIL), Key(IDENTIFIED, call.workspace, identifier)):
             if known.span(key) or known.in_flight(key):
                 return
     if identifiers:
-        yield _finding(call)
+        yield _finding(call, EMAIL)
 
 
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[Fact]:
-    """That nothing is missing of a person, or any more; or a deadline for one who was created without an address."""
+    """That nothing is missing of a person, or any more; or a deadline for one who was created without it."""
     identifiers = call.identifiers
     if call.kind == "merge":
         identifiers += tuple(call.merged.identifiers())
-    keys = tuple(Key("has-email", call.workspace, identifier) for identifier in identifiers)
-    if call.kind in ("delete", "suppress", "merge") or not _lacks_email(call):
-        span = Span(call.at, call.at)
-        yield from (Fact(key, span, params["remember"]) for key in keys)
-    elif call.kind == "identify" and keys and outcome.kind == "accepted" and _is_fresh(call, params["new_within"]):
-        deadline = Deadline(call.at + params["window"], RULE.id, keys, _finding(call))
-        yield Fact(Key("missing-email", call.workspace, identifiers[0]), deadline, params["window"] + DAY)
+    if not identifiers:
+        return
+    for attribute in dict.fromkeys((EMAIL, *params["required"])):
+        keys = tuple(_given(call, identifier, attribute) for identifier in identifiers)
+        if call.kind in ("delete", "suppress", "merge") or not _lacks(call, attribute):
+            span = Span(call.at, call.at)
+            yield from (Fact(key, span, params["remember"]) for key in keys)
+        elif call.kind == "identify" and outcome.kind == "accepted" and _is_fresh(call, params["new_within"]):
+            deadline = Deadline(call.at + params["window"], RULE.id, keys, _finding(call, attribute))
+            yield Fact(keys[0]._replace(kind=RULE.id), deadline, params["window"] + DAY)
 
 
 def due(deadline: Deadline, known: Known) -> Iterator[Finding]:
-    """The window is over: a finding if no e-mail address followed."""
+    """The window is over: a finding if what was missing did not follow."""
     if not any(known.span(key) for key in deadline.watch):
         yield deadline.seed
 
 
-def _finding(call: Call) -> Finding:
+def _given(call: Call, identifier: str, attribute: str) -> Key:
+    """The fact that a person has an attribute."""
+    if attribute == EMAIL:
+        return Key("has-email", call.workspace, identifier)
+    return Key("has-attribute", call.workspace, f"{identifier}\0{attribute}")
+
+
+def _finding(call: Call, attribute: str) -> Finding:
+    where = pointer(call.attributes_at, attribute)
+    if attribute != EMAIL:
+        return RULE.finding(
+            where,
+            f"a new person without {attribute}, which is required",
+            effect="Customer.io creates the person and answers 200; segments and messages that use it pass them over.",
+            fix="Send it with the identify that creates the person, or take it out of `required`.",
+            confidence="likely",
+            name=attribute,
+        )
     return RULE.finding(
-        pointer(call.attributes_at, "email"),
+        where,
         "a new person without an e-mail address",
         effect="Customer.io creates the person and answers 200; e-mail campaigns skip them without a word.",
         fix="Send `email` with the identify that creates the person.",
@@ -108,10 +131,12 @@ def _finding(call: Call) -> Finding:
     )
 
 
-def _lacks_email(call: Call) -> bool:
-    if call.person.email is not None or call.attributes.get("_update") is True:
+def _lacks(call: Call, attribute: str) -> bool:
+    if call.attributes.get("_update") is True or any(each.startswith(f"{attribute}:") for each in call.identifiers):
         return False
-    return call.person.id is None or "@" not in call.person.id
+    if attribute == EMAIL:
+        return call.person.id is None or "@" not in call.person.id
+    return call.kind == "identify" and call.attributes.get(attribute) in (None, "")
 
 
 def _is_fresh(call: Call, within: float) -> bool:

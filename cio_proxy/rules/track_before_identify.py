@@ -10,6 +10,11 @@ event named like a sign-up says nearly as much. Two requests on different connec
 the grace window may have overtaken each other and prove nothing. With `people: complete` an unknown
 person is unknown.
 
+The order alone says little of one person, who may be known to Customer.io for years. It says more of many:
+where hardly anybody is identified first, the integration sends the event first. People are counted whose first
+event came when the proxy had watched for days, and whose first identify, with an e-mail address, came
+within five minutes after it; anybody who was identified before an event counts for the right order.
+
 Fix: send (and await) the identify first, then the event; for visitors who have no id yet send the event with an
 anonymous id and put that id on the identify.
 
@@ -29,14 +34,18 @@ from cio_proxy.model import (
     IDENTIFIED,
     MINUTE,
     Call,
+    Confidence,
     Fact,
     Finding,
+    Groups,
     Key,
     Known,
     Origin,
     Outcome,
     Param,
+    People,
     RuleInfo,
+    Sample,
     Span,
 )
 from cio_proxy.recognise import moment
@@ -57,12 +66,31 @@ RULE = RuleInfo(
             2.0, "how long after an event an identify on another connection may have been overtaken", "duration"
         ),
         "remember": Param(30 * DAY, "how long the first event of a person is remembered", "duration"),
+        "warm_up": Param(
+            3 * DAY,
+            "how long a workspace is watched before the order of its people counts: who comes often has come by then",
+            "duration",
+        ),
+        "people": Param(
+            20, "how many people have to show the wrong order: with fewer, one odd path through an app is enough"
+        ),
+        "right_share": Param(
+            5, "percent of people in the right order from which on the wrong one is an exception and not the rule"
+        ),
     },
 )
+
+WRONG, RIGHT = "event first", "identify first"
+COUNTED = 100
+"""People of each order that are told apart; beyond that their number is estimated."""
 
 EFFECT = (
     "Customer.io answers 200 and has no attributes or e-mail address to use when the event arrives: "
     "campaigns triggered by it reach nobody."
+)
+EFFECT_IF_NEW = (
+    "Customer.io answers 200; for a new person it has no attributes or e-mail address to use when the event arrives, "
+    "and campaigns triggered by it reach nobody."
 )
 FIX = "Identify the person first and await the answer, then send the event."
 
@@ -93,6 +121,34 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[F
             yield Fact(Key("sign-up-first", call.workspace, identifier), span, ttl)
 
 
+def needs(call: Call, people: People) -> Iterable[Key]:
+    """In which order others came; only an identify that may be late asks."""
+    return (_order(call),) if call.kind == "identify" and call.person.email is not None else ()
+
+
+def review(call: Call, outcome: Outcome, known: Known) -> Iterator[Fact]:
+    """In which order the two calls of this person came, once the second one was accepted."""
+    if outcome.of(call) != "accepted" or (subject := call.subject) is None or not call.identifiers:
+        return
+    if call.kind == "event":
+        before = [known.span(Key("event-first", call.workspace, identifier)) for identifier in call.identifiers]
+        if any(before) or not any(known.span(Key(IDENTIFIED, call.workspace, each)) for each in call.identifiers):
+            return
+        order = RIGHT
+    else:
+        found = None if _is_update_only(call) else _late(call, known)
+        if found is None or not _counts(call, found[1], known) or _is_old(call, found[1]):
+            return
+        order = WRONG
+    people = Groups(2, {order: Sample(COUNTED, plain=frozenset({subject}))})
+    yield Fact(_order(call), people, known.params["remember"])
+
+
+def _is_old(call: Call, event: Span) -> bool:
+    created_at = _created_at(call)
+    return created_at is not None and created_at < event.first - CLOCK_SKEW
+
+
 @lru_cache(1_000)
 def is_sign_up(name: str) -> bool:
     """Whether an event name says that a person was just created."""
@@ -118,37 +174,76 @@ def _unknown_person(call: Call, known: Known) -> Iterator[Finding]:
 
 
 def _late_identify(call: Call, known: Known) -> Iterator[Finding]:
+    found = _late(call, known)
+    if found is None:
+        return
+    identifier, event = found
+    gap = call.at - event.first
+    created_at = _created_at(call)
+    if created_at is not None:
+        if created_at < max(event.first - CLOCK_SKEW, known.since):
+            return  # there before the event, or before anybody looked
+        message = f"the first identify came {gap:.1f} s after an event for the same new person"
+        yield _finding(call, event, message, "certain")
+    elif gap <= SIGN_UP and known.span(Key("sign-up-first", call.workspace, identifier)):
+        message = f"the first identify came {gap:.1f} s after a sign-up event for the same person"
+        yield _finding(call, event, message, "likely")
+    else:
+        message = f"the first identify that was seen came {gap:.1f} s after an event for the same person"
+        if _counts(call, event, known) and (wrong := _usual(call, known)):
+            yield _finding(call, event, f"{message}; so it was for {wrong:.0f} people", "likely")
+        else:
+            yield _finding(call, event, message, "possible")
+
+
+def _late(call: Call, known: Known) -> tuple[str, Span] | None:
+    """The identifier and the first event of a person that this identify is the first of; None where it is not late."""
     identifiers = call.identifiers
     if any(known.span(Key(IDENTIFIED, call.workspace, identifier)) for identifier in identifiers):
-        return
+        return None
     if any(known.span(Key(DELETED, call.workspace, identifier)) for identifier in identifiers):
-        return
+        return None
     for identifier in identifiers:
         event = known.span(Key("event-first", call.workspace, identifier))
-        if event is None:
-            continue
-        if not _is_in_order(call, event, known.params["grace"]):
-            return
-        gap = call.at - event.first
-        created_at = moment(call.attributes.get("created_at", call.attributes.get("createdAt")))
-        if created_at is not None:
-            if created_at < max(event.first - CLOCK_SKEW, known.since):
-                return  # there before the event, or before anybody looked
-            message = f"the first identify came {gap:.1f} s after an event for the same new person"
-            yield _finding(call, event, message, certain=True)
-        elif gap <= SIGN_UP and known.span(Key("sign-up-first", call.workspace, identifier)):
-            message = f"the first identify came {gap:.1f} s after a sign-up event for the same person"
-            yield _finding(call, event, message, certain=False)
-        return
+        if event is not None:
+            return (identifier, event) if _is_in_order(call, event, known.params["grace"]) else None
+    return None
 
 
-def _finding(call: Call, event: Span, message: str, certain: bool) -> Finding:
+def _order(call: Call) -> Key:
+    return Key("order", call.workspace, "order of event and identify")
+
+
+def _counts(call: Call, event: Span, known: Known) -> bool:
+    """Whether a late identify says something of the integration: not of people who were there before anybody looked."""
+    if call.person.email is None or call.at - event.first > SIGN_UP:
+        return False
+    warm: float = known.since + known.params["warm_up"]
+    return event.first >= warm
+
+
+def _usual(call: Call, known: Known) -> float:
+    """How many people came in the wrong order, with this one; 0 unless they are many and hardly anybody else came."""
+    groups = known.groups(_order(call))
+    if groups is None:
+        return 0
+    counts = groups.counts()
+    wrong, right = counts.get(WRONG, 0) + 1, counts.get(RIGHT, 0)
+    enough = wrong >= known.params["people"] and right < (wrong + right) * known.params["right_share"] / 100
+    return wrong if enough else 0
+
+
+def _created_at(call: Call) -> float | None:
+    return moment(call.attributes.get("created_at", call.attributes.get("createdAt")))
+
+
+def _finding(call: Call, event: Span, message: str, confidence: Confidence) -> Finding:
     return RULE.finding(
         call.person_at,
         message,
-        effect=EFFECT,
+        effect=EFFECT if confidence == "certain" else EFFECT_IF_NEW,
         fix=FIX,
-        confidence="certain" if certain else "likely",
+        confidence=confidence,
         related=(event.origin.exchange,),
     )
 

@@ -25,7 +25,7 @@ from cio_proxy.rules.missing_email import DAY, learn
 
 RULE = tuple(rule for rule in RULES if rule.info.id == "missing-email")
 NOW = 1.75e9
-PARAMS = {"window": 600.0, "new_within": 3600.0, "remember": 7.0}
+PARAMS = {"window": 600.0, "new_within": 3600.0, "remember": 7.0, "required": ()}
 
 
 def call(person: Person, **attributes: Json) -> Call:
@@ -42,9 +42,9 @@ def call(person: Person, **attributes: Json) -> Call:
 
 
 def taught(
-    person: Person, kind: OutcomeKind = "accepted", /, **attributes: Json
+    person: Person, kind: OutcomeKind = "accepted", required: tuple[str, ...] = (), /, **attributes: Json
 ) -> list[tuple[str, str, str, Any, float]]:
-    facts = learn(call(person, **attributes), Outcome(kind, NOW), PARAMS)
+    facts = learn(call(person, **attributes), Outcome(kind, NOW), PARAMS | {"required": required})
     return [(*fact.key[:3], fact.value, fact.ttl) for fact in facts]
 
 
@@ -126,3 +126,47 @@ async def test_where_every_person_is_known_a_new_one_is_told_at_once_and_once() 
 async def test_an_address_that_follows_in_time_is_fine() -> None:
     assert len(await found((0, NEW["new"], 200), people="partial", end=601)) == 1
     assert await found((0, NEW["new"], 200), (599, NEW["mail"], 200), people="partial", end=601) == []
+
+
+REQUIRED = ("plan", "phone", "email", "plan")
+ADA = Person(id="42", email="a@example.com")
+
+
+def test_what_is_required_is_remembered_of_each_identifier_apart() -> None:
+    seen = Span(NOW, NOW)
+    assert taught(ADA, "unknown", REQUIRED, plan="pro")[2:] == [
+        ("has-attribute", "w", "id:42\0plan", seen, 7.0),
+        ("has-attribute", "w", "email:a@example.com\0plan", seen, 7.0),
+    ]
+    by_phone = taught(Person(phone="+4915112345678"), "accepted", ("phone",))
+    assert [fact[:3] for fact in by_phone] == [("has-attribute", "w", "phone:+4915112345678\0phone")]
+    assert {fact[0] for fact in taught(ADA, "accepted", REQUIRED, _update=True)} == {"has-email", "has-attribute"}
+    assert taught(Person(anonymous="x"), "accepted", REQUIRED, created_at=NOW) == []
+
+
+@pytest.mark.parametrize("value", [None, "", ...])
+def test_each_required_attribute_has_a_window_of_its_own(value: Any) -> None:
+    given: dict[str, Json] = {} if value is ... else {"plan": value}
+    *mail, plan, phone = taught(ADA, "accepted", REQUIRED, created_at=NOW, **given)
+    assert [fact[0] for fact in mail] == ["has-email"] * 2
+    assert plan[:3] == ("missing-email", "w", "id:42\0plan")
+    assert phone[:3] == ("missing-email", "w", "id:42\0phone")
+    assert plan[4] == 600.0 + DAY
+    deadline = plan[3]
+    assert (deadline.at, deadline.seed.pointer, deadline.seed.name) == (NOW + 600.0, "/plan", "plan")
+    assert [key[:3] for key in deadline.watch] == [
+        ("has-attribute", "w", "id:42\0plan"),
+        ("has-attribute", "w", "email:a@example.com\0plan"),
+    ]
+
+
+def test_zero_and_false_are_values() -> None:
+    for value in (0, False):
+        assert [f[0] for f in taught(ADA, "accepted", ("plan",), created_at=NOW, plan=value)[2:]] == [
+            "has-attribute"
+        ] * 2
+
+
+def test_an_old_person_has_no_window_for_what_is_required() -> None:
+    assert taught(ADA, "accepted", ("plan",), created_at=NOW - 9_000)[2:] == []
+    assert taught(ADA, "unknown", ("plan",), created_at=NOW)[2:] == []

@@ -150,6 +150,90 @@ async def test_where_every_person_is_known_an_unknown_one_is_told_at_once() -> N
     assert await found(anonymous, people="complete") == []
 
 
+DAY = 86_400.0
+FIRST = (-4 * DAY, "PUT", b"/api/v1/customers/7", b'{"email": "first@example.com"}', 200)
+Sent = tuple[float, str, bytes, bytes, int]
+
+
+def late(number: int, at: float = 0, gap: float = 5, body: bytes = b'{"email": "p%d@example.com"}') -> list[Sent]:
+    """An event, and then the first identify of the same person."""
+    path = b"/api/v1/customers/p%d" % number
+    body = body % number if b"%d" in body else body
+    return [(at, "POST", path + b"/events", b'{"name": "a"}', 200), (at + gap, "PUT", path, body, 200)]
+
+
+def right(number: int, at: float = 0) -> list[Sent]:
+    """An identify, and then the first event of the same person."""
+    return [(at + n, *rest) for n, (_, *rest) in enumerate(reversed(late(number)))]  # type: ignore[misc]
+
+
+async def many(*people: list[Sent], first: Sent = FIRST) -> int:
+    """How often the order alone is reported."""
+    sent = [first] + [each for person in people for each in person]
+    return len(await found(*sorted(sent, key=lambda each: each[0])))
+
+
+async def test_the_order_alone_is_told_from_the_twentieth_person_on() -> None:
+    wrong = [late(number, number * 10) for number in range(22)]
+    assert await many(*wrong[:19]) == 0
+    assert await many(*wrong) == 3
+    sent = [FIRST] + [each for person in wrong[:20] for each in person]
+    (finding,) = await found(*sent)
+    assert (finding.confidence, finding.pointer, len(finding.related)) == ("likely", "path:", 1)
+    assert "20 people" in finding.message
+    assert "for a new person" in finding.effect
+
+
+async def test_one_in_twenty_who_was_identified_first_is_enough_for_silence() -> None:
+    wrong = [late(number, number * 10) for number in range(20)]
+    assert await many(right(99, -50), *wrong) == 1  # one of 21
+    assert await many(right(98, -60), right(99, -50), *wrong) == 0
+
+
+async def test_a_batch_in_the_right_order_counts_as_much() -> None:
+    wrong = [late(number, number * 10) for number in range(20)]
+    item = (
+        b'{"type": "person", "action": "identify", "identifiers": {"id": "q%d"}, "attributes": {}},'
+        b'{"type": "person", "action": "event", "identifiers": {"id": "q%d"}, "name": "a"}'
+    )
+    batch = b'{"batch": [' + item % (1, 1) + b", " + item % (2, 2) + b"]}"
+    assert await many([(-50.0, "POST", b"/api/v2/batch", batch, 200)], *wrong) == 0
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        late(0, -2 * DAY),  # an event while nobody had watched for long
+        late(0, gap=301),
+        late(0, body=b'{"plan": "pro"}'),
+        late(0, body=b'{"email": "p0@example.com", "created_at": 1700000000}'),
+        late(0, body=b'{"email": "p0@example.com", "_update": true}'),
+        [*late(0)[:1], (5.0, "PUT", b"/api/v1/customers/p0", b'{"email": "p0@example.com"}', 500)],
+        [late(0)[0], (3.0, "DELETE", b"/api/v1/customers/p0", b"", 200), late(0)[1]],
+        [late(1)[0], (3.0, "PUT", b"/api/v1/customers/p1", b'{"email": "p1@example.com"}', 200)],  # somebody twice
+    ],
+    ids=["in the warm-up", "long after", "no address", "old", "update only", "unsure", "deleted", "the same person"],
+)
+async def test_who_does_not_count_for_the_wrong_order(odd: list[Sent]) -> None:
+    first = (-4 * DAY, *FIRST[1:])
+    wrong = [late(number, number * 10) for number in range(1, 20)]
+    assert await many(late(20, 200), *wrong, first=first) == 1
+    assert await many(odd, *wrong, first=first) == 0
+
+
+async def test_the_order_counts_from_the_end_of_the_warm_up() -> None:
+    wrong = [late(number, number * 10) for number in range(20)]
+    assert await many(*wrong, first=(-3 * DAY, *FIRST[1:])) == 1
+    assert await many(*wrong, first=(-3 * DAY + 1, *FIRST[1:])) == 0
+
+
+async def test_who_is_new_by_their_own_date_counts_too() -> None:
+    wrong = [late(number, number * 10) for number in range(1, 20)]
+    new = late(0, body=b'{"email": "p0@example.com", "created_at": 1750000000}')
+    sent = sorted([FIRST, *new, *(each for person in wrong for each in person)], key=lambda each: each[0])
+    assert [finding.confidence for finding in await found(*sent)] == ["certain", "likely"]
+
+
 def test_what_is_taught_is_kept_for_as_long_as_the_operator_says() -> None:
     exchange = Exchange(id="1", at=NOW, method="POST", target=b"/", host="", headers=(), body=b"", connection="c")
 

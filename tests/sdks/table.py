@@ -129,6 +129,11 @@ TABLE: dict[str, dict[str, Reach]] = {
         TRACK: (found("duplicate-event"),),
         CDP: "gives every call a messageId of its own, which makes two events of them",
     },
+    "shared-anonymous-id": {
+        NODE: (found("shared-anonymous-id"),),
+        TRACK: (found("shared-anonymous-id"),),
+        CDP: (found("shared-anonymous-id"),),
+    },
     "oversized-payload": {
         NODE: (refused("oversized-payload"),),
         TRACK: (refused("oversized-payload"),),
@@ -146,7 +151,7 @@ TABLE: dict[str, dict[str, Reach]] = {
     },
 }
 
-UNSTOPPABLE = {"missing-email", "stale-timestamp", "duplicate-event"}
+UNSTOPPABLE = {"missing-email", "stale-timestamp", "duplicate-event", "shared-anonymous-id"}
 """Rules that refuse nothing: they find their fault too late, or there is nothing wrong with the call itself."""
 
 PROGRAMS = [

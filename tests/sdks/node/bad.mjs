@@ -8,6 +8,7 @@ const [proxy, pitfall] = process.argv.slice(2);
 const { siteId, trackKey, appKey, track, pipelines } = connect(proxy);
 
 const person = { email: 'grace@example.com', created_at: weekAgo() };
+const other = { email: 'heidi@example.com', created_at: weekAgo() };
 const known = () => step('identify', () => track.identify('cust-grace', person));
 const event = (name, data = {}, rest = {}) => step('track', () => track.track('cust-grace', { name, data, ...rest }));
 
@@ -63,6 +64,10 @@ const pitfalls = {
     await known();
     await event('order_completed', { order_id: 'A-1000042' });
     await event('order_completed', { order_id: 'A-1000042' });
+  },
+  'shared-anonymous-id': async () => {
+    await step('identify', () => track.identify('cust-grace', { ...person, anonymous_id: 'anon-42' }));
+    await step('identify', () => track.identify('cust-heidi', { ...other, anonymous_id: 'anon-42' }));
   },
   'oversized-payload': async () => {
     await known();

@@ -11,6 +11,7 @@ from session import now, step
 proxy, pitfall, *keys = sys.argv[1:]
 cdp = Client(keys[0] if keys else session.key(20), host=proxy, sync_mode=True)
 PERSON = {"email": "grace@example.com", "createdAt": datetime.now(UTC) - timedelta(days=7)}
+OTHER = PERSON | {"email": "heidi@example.com"}
 
 
 def identify(**traits: object) -> None:
@@ -24,6 +25,11 @@ def event(name: str, properties: dict[object, object] | None = None) -> None:
 def event_of_known_person(name: str, properties: dict[object, object] | None = None) -> None:
     identify(**PERSON)
     event(name, properties)
+
+
+def anonymous_id_on_two_people() -> None:
+    step("identify", lambda: cdp.identify("cust-grace", PERSON, anonymous_id="anon-42"))
+    step("identify", lambda: cdp.identify("cust-heidi", OTHER, anonymous_id="anon-42"))
 
 
 def event_before_the_person() -> None:
@@ -61,6 +67,7 @@ PITFALLS = {
     "reserved-name": lambda: identify(**PERSON, cio_id="d9c106000001"),
     "placeholder-identifier": lambda: step("identify", lambda: cdp.identify("undefined", PERSON)),
     "sensitive-value": lambda: identify(**PERSON, card_number="4111111111111111"),
+    "shared-anonymous-id": anonymous_id_on_two_people,
     "oversized-payload": lambda: event_of_known_person("report_viewed" + "_again" * 100),
     "track-before-identify": event_before_the_person,
     "missing-email": lambda: identify(first_name="Grace", created_at=now()),

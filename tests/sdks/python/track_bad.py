@@ -10,6 +10,7 @@ from session import now, step, week_ago
 proxy, pitfall = sys.argv[1:]
 cio = track_client.connect(proxy)
 PERSON = {"email": "grace@example.com", "created_at": week_ago()}
+OTHER = PERSON | {"email": "heidi@example.com"}
 
 
 def identify(**attributes: object) -> None:
@@ -39,6 +40,11 @@ def event_sent_twice() -> None:
     event("order_completed", {"order_id": "A-1000042"})
 
 
+def anonymous_id_on_two_people() -> None:
+    identify(**PERSON, anonymous_id="anon-42")
+    step("identify", lambda: cio.identify("cust-heidi", **OTHER, anonymous_id="anon-42"))
+
+
 def event_before_the_person() -> None:
     event("signed_up")
     time.sleep(2.5)  # longer than the grace that the rule gives to calls that race each other
@@ -66,6 +72,7 @@ PITFALLS = {
     "redirected-recipient": lambda: event_of_known_person("gift_sent", {"recipient": "ada@example.com"}),
     "sensitive-value": lambda: identify(**PERSON, card_number="4111111111111111"),
     "duplicate-event": event_sent_twice,
+    "shared-anonymous-id": anonymous_id_on_two_people,
     "oversized-payload": lambda: event_of_known_person("report_viewed", {"text": "lorem ipsum " * 10_000}),
     "track-before-identify": event_before_the_person,
     "missing-email": lambda: identify(first_name="Grace", created_at=now()),
