@@ -1,12 +1,17 @@
-"""An event name does not follow the convention: snake_case on the Track API, unless `convention` names another.
+"""An event name is spelled in two ways, or does not follow the convention: snake_case on Track, unless told otherwise.
 
 Campaigns match event names exactly. `UserSignedUp`, `user-signed-up` and `user_signed_up` are three
 events to Customer.io, and a campaign on one of them never hears of the others.
 
-The Track API is judged by snake_case unless `convention` names another style; Pipelines, where Title
-Case names such as `Order Completed` are the specification, only when it does. Names of pages and
-screens are titles and are never judged. Lower-case words with single spaces (`order placed`) are a
-convention of their own, spelled in one way only: unless snake_case is configured they are possible at most.
+Two names are spellings of one if they differ only in capitals and in `_`, `-`, `.` and spaces, and both were seen
+within about a day: a renamed event is not two. What is told is the rarer one, or the newer one when both are new.
+
+The convention is `convention`, else what most names of a workspace are in, once so many were seen that it is no chance
+(eight of ten, and only names of several words show a style). Until then
+the Track API is judged by snake_case, and Pipelines, where Title Case names such as `Order Completed` are the
+specification, not at all. Names of pages and screens are titles and are never judged. Lower-case words with single
+spaces (`order placed`) are a convention of their own, spelled in one way only: they are possible at most, unless
+snake_case is configured or is what most names are in.
 
 Fix: pick one convention, snake_case by default, and rename the odd ones in code and campaigns at once.
 
@@ -16,11 +21,53 @@ See https://docs.customer.io/journeys/events/
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache, reduce
+from typing import Any, NamedTuple
 
-from cio_proxy.model import Call, Confidence, Finding, Known, Param, RuleInfo
-from cio_proxy.recognise import template
+from cio_proxy.model import (
+    Call,
+    Confidence,
+    Fact,
+    Finding,
+    Groups,
+    Key,
+    Known,
+    Outcome,
+    Param,
+    People,
+    RuleInfo,
+    Sample,
+)
+from cio_proxy.recognise import parts, template
+
+DAY = 86_400.0
+WEEK = 7 * DAY
+
+_PART = re.compile(r"<[a-z-]+>")
+_SEPARATOR = re.compile(r"([.:/])")
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W_A-Z]+|[A-Z]")
+_SPACED = re.compile(r"(?:[^\W_A-Z]++ )*+[^\W_A-Z]++\Z")
+_STYLES = {
+    "kebab-case": re.compile(r"[^\WA-Z_]+(?:-[^\WA-Z_]+)*\Z"),
+    "camelCase": re.compile(r"[^\W_A-Z][^\W_]*\Z"),
+    "PascalCase": re.compile(r"[A-Z0-9][^\W_]*\Z"),
+    "Title Case": re.compile(
+        r"[A-Z0-9][^\s_]*(?: (?:[A-Z0-9&][^\s_]*|an?|and|as|at|by|for|from|in|of|on|or|the|to|with))*\Z"
+    ),
+    "Sentence case": re.compile(r"[A-Z0-9][^\s_]*(?: [^\W_A-Z][^\s_A-Z]*)*\Z"),
+    "lower case": _SPACED,
+    "UPPER_CASE": re.compile(r"[^\W_a-z]+(?:_[^\W_a-z]+)*\Z"),
+}
+_WRITTEN: Mapping[str, tuple[str, ...]] = {
+    " ": ("Title Case", "Sentence case", "lower case"),
+    "_": ("snake_case", "UPPER_CASE"),
+    "-": ("kebab-case",),
+    "": ("camelCase", "PascalCase"),
+}
+"""The styles that set words apart in this way."""
+MIXED = "mixed"
+"""What counts as the style of a name that is in none."""
 
 RULE = RuleInfo(
     id="inconsistent-event-name",
@@ -28,14 +75,15 @@ RULE = RuleInfo(
     category="3",
     kinds=frozenset({"event"}),
     apis=frozenset({"track_v1", "track_v2", "pipelines"}),
-    surest="likely",
     params={
         "convention": Param(
             "auto",
-            "the style of event names; auto is snake_case on the Track API and none on Pipelines",
+            "the style of event names; auto is that of most names, else snake_case on Track and none on Pipelines",
             "text",
-            ("auto", "any", "snake_case", "kebab-case", "camelCase", "PascalCase", "Title Case"),
-        )
+            ("auto", "any", "snake_case", *_STYLES),
+        ),
+        "names": Param(10, "how many names of several words must have been seen to tell the style of a workspace"),
+        "majority": Param(80, "in how many of 100 names a style must be to be that of the workspace"),
     },
 )
 
@@ -60,56 +108,183 @@ SEMANTIC = frozenset(
 )
 """Names that the specification behind Pipelines fixes, and that its mobile SDKs send by themselves."""
 
-_PART = re.compile(r"<[a-z-]+>")
-_SEPARATOR = re.compile(r"([.:/])")
-_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W_A-Z]+|[A-Z]")
-_STYLES = {
-    "kebab-case": re.compile(r"[^\WA-Z_]+(?:-[^\WA-Z_]+)*\Z"),
-    "camelCase": re.compile(r"[^\W_A-Z][^\W_]*\Z"),
-    "PascalCase": re.compile(r"[A-Z0-9][^\W_]*\Z"),
-    "Title Case": re.compile(
-        r"[A-Z0-9][^\s_]*(?: (?:[A-Z0-9&][^\s_]*|an?|and|as|at|by|for|from|in|of|on|or|the|to|with))*\Z"
-    ),
-}
-_SPACED = re.compile(r"(?:[^\W_A-Z]++ )*+[^\W_A-Z]++\Z")
 _NOT_SNAKE = re.compile(r"[^\W_][ -]+[^\W_]")
 _COMPOUND = re.compile(
     r"(?<![^\W_])(?:[^\W_]{1,2}|multi|non|pre|self|sub)-(?=[^\W_])"
     r"|-(?:back|down|in|off|on|out|over|through|up)(?![^\W_]|-)"
 )
 """Hyphens within a word: `e-mail`, `pre-order`, `opt-in`, `checked-out`."""
+_BETWEEN = re.compile(r"(?<!\d)[_. -]+|[_. -]+(?!\d)")
+"""What may set words apart; between digits it is part of a number or a version."""
+_ID = re.compile(r"\d{3}")
+
+LONGEST = 500
+"""Characters of a name that is judged: a longer one is refused for that."""
+COUNTED = 100
+"""Up to how many occurrences of a spelling, and names of a style, are counted exactly."""
+SPELLINGS = 8
+_HIDDEN = re.compile(r"#[0-9a-f]{16}\Z")
+
+
+class Style(NamedTuple):
+    """The style that most names of a workspace are in: so many of all names."""
+
+    name: str
+    names: float
+    total: float
+
+
+def needs(call: Call, people: People) -> Iterable[Key]:
+    """What was seen in the day and the week before this one."""
+    name = _judged(call)
+    if not name:
+        return ()
+    keys = [_styles(call, 1)]
+    if word := normal(name):
+        keys.append(_spellings(call, word, 1))
+    return keys
+
+
+def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[Fact]:
+    """How an accepted name is spelled, and what style it is in."""
+    name = _judged(call)
+    return _taught(call, name, params["convention"]) if name and outcome.kind == "accepted" else ()
+
+
+def _taught(call: Call, name: str, convention: str) -> Iterator[Fact]:
+    if word := normal(name):
+        sent = Sample(COUNTED, plain=frozenset((f"{call.exchange.id}/{call.item}",)))
+        yield Fact(_spellings(call, word, 0), Groups(SPELLINGS, {name: sent}), 2 * DAY)
+        if convention == "auto" and (style := style_of(name)):
+            told = Sample(COUNTED, plain=frozenset((re.sub(r"\d+", "0", name),)))
+            yield Fact(_styles(call, 0), Groups(len(_STYLES) + 2, {style: told}), 2 * WEEK)
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
-    """One finding for a name of another style. Variable and personal parts are other rules' business."""
-    convention = known.params["convention"]
-    spaced: Confidence = "likely" if convention != "auto" else "possible"
-    if convention == "auto":
-        convention = "any" if call.api == "pipelines" else "snake_case"
-    if convention == "any" or not call.name or fits(call.name, convention):
+    """One finding for a name of two spellings, or of another style. What varies in a name is other rules' business."""
+    name = _judged(call)
+    if not name:
         return ()
-    return _odd(call, call.name.strip(), convention, spaced)
+    if (word := normal(name)) and (other := _usual(call, name, word, known)):
+        return _respelled(call, name, other)
+    convention: str = known.params["convention"]
+    usual = _style(call, known) if convention == "auto" else None
+    if convention == "auto":
+        convention = usual.name if usual else "any" if call.api == "pipelines" else "snake_case"
+    if convention == "any" or fits(name, convention):
+        return ()
+    if usual and usual.name != "snake_case" and style_of(name) in ("", MIXED):
+        return ()  # a brand, or a single word
+    return _odd(call, name, convention, usual, known.params["convention"])
+
+
+def _judged(call: Call) -> str:
+    """The name as Customer.io takes it: without the spaces around it (reference 2.2)."""
+    name = (call.name or "").strip()
+    return "" if call.api == "pipelines" and name in SEMANTIC else name
 
 
 @lru_cache(10_000)
 def fits(name: str, convention: str) -> bool:
     """Whether a name is of a style, as far as it is judged."""
-    name = name.strip()
-    return len(name) > 500 or _fits(template(name), convention)
+    return len(name) > LONGEST or _fits(template(name), convention)
 
 
-def _odd(call: Call, name: str, convention: str, spaced: Confidence) -> Iterator[Finding]:
-    if call.api == "pipelines" and name in SEMANTIC:
-        return
-    shape = template(name)
+@lru_cache(10_000)
+def normal(name: str) -> str:
+    """What all spellings of a name have in common; nothing for a name that may be another one in each call."""
+    if len(name) > LONGEST or _ID.search(name) or parts(name):
+        return ""
+    return _BETWEEN.sub("", name.lower())
+
+
+@lru_cache(10_000)
+def style_of(name: str) -> str:
+    """The style that a name of several words shows, or `mixed`; nothing for a name that fits more than one."""
+    words = [segment.strip() for segment in _SEPARATOR.split(name)[::2]]
+    shown = {_shown(segment) for segment in words if len(_WORDS.findall(segment)) > 1}
+    return MIXED if len(shown) > 1 else next(iter(shown), "")
+
+
+def _shown(segment: str) -> str:
+    mark = next((mark for mark in _WRITTEN if mark in segment), "")
+    fitting = [style for style in _WRITTEN[mark] if _fits(segment, style)]
+    return MIXED if not fitting else fitting[0] if len(fitting) == 1 else ""
+
+
+def _spellings(call: Call, word: str, before: int) -> Key:
+    return Key("event-spellings", call.workspace, f"{call.at // DAY - before:.0f}\0{word}", named=True)
+
+
+def _styles(call: Call, before: int) -> Key:
+    return Key("event-styles", call.workspace, f"{call.at // WEEK - before:.0f}\0", named=True)
+
+
+class Spelling(NamedTuple):
+    """The other spelling of a name and how often it was seen, and how often the one at hand was."""
+
+    name: str
+    times: float
+    own: float
+
+
+def _usual(call: Call, name: str, word: str, known: Known) -> Spelling | None:
+    """The commonest other spelling, if it is commoner than this one, or this one is new."""
+    own = known.label(name)
+    seen = [each for days in (0, 1) if (each := known.groups(_spellings(call, word, days)))]
+    if all(len(each.samples) == 1 and own in each.samples for each in seen):
+        return None
+    counts = reduce(Groups.join, seen).counts()
+    mine = counts.pop(own, 0)
+    other = max(counts, key=lambda each: (counts[each], each), default=own)
+    return Spelling(other, counts[other], mine) if mine < counts.get(other, 0) else None
+
+
+def _style(call: Call, known: Known) -> Style | None:
+    """The style of the workspace, from the week in which more names were seen."""
+    found = Style("", 0, 0)
+    for weeks in (0, 1):
+        if seen := known.groups(_styles(call, weeks)):
+            counts = seen.counts()
+            total = sum(counts.values())
+            if total > found.total:
+                style = max(counts, key=lambda each: counts[each])
+                found = Style(style, counts[style], total)
+    enough = found.total >= known.params["names"] and found.names * 100 >= found.total * known.params["majority"]
+    return found if enough and found.name != MIXED else None
+
+
+def _respelled(call: Call, name: str, other: Spelling) -> Iterator[Finding]:
+    hidden = _HIDDEN.match(other.name) is not None
+    shown = "another spelling" if hidden else f"`{other.name}`"
     yield RULE.finding(
         call.name_at,
-        f"the event name is not in {convention}",
+        f"one event has two spellings: {shown} ({_times(other.times)}) and `{name}` ({_times(other.own + 1)})",
+        effect="Campaigns match names exactly: these are two events, and a campaign on one never hears of the other.",
+        fix="Use one spelling in all code and campaigns.",
+        corrected=None if hidden else other.name,
+        name=name,
+        confidence="certain",
+    )
+
+
+def _times(count: float) -> str:
+    return f"about {count:,.0f} times" if count >= COUNTED else f"{count:.0f} times" if count > 1 else "once"
+
+
+def _odd(call: Call, name: str, convention: str, usual: Style | None, configured: str) -> Iterator[Finding]:
+    shape = template(name)
+    possible = configured == "auto" and usual is None and _SPACED.match(name)
+    confidence: Confidence = "possible" if possible else "likely"
+    yield RULE.finding(
+        call.name_at,
+        f"the event name is not in {convention}"
+        + (f", as {usual.names:.0f} of {usual.total:.0f} names of the workspace are" if usual else ""),
         effect="Campaigns match names exactly: where styles mix, one event soon has two spellings, and is two events.",
         fix=f"Rename it to {convention}, or set `convention` to the style you use.",
         corrected=_snake(name) if convention == "snake_case" and shape == name else None,
         name=name,
-        confidence=spaced if _SPACED.match(name) else "likely",
+        confidence=confidence,
     )
 
 

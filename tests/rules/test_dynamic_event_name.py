@@ -1,8 +1,15 @@
-"""Which part of a name is the most telling, and what makes a part uncertain."""
+"""Which part of a name is the most telling, what makes a part uncertain, and which names are of one shape."""
 
 import pytest
 
-from .alone import findings
+from cio_proxy.audit import Engine, sealed_with
+from cio_proxy.drivers import Recorded, audit_recorded
+from cio_proxy.model import Exchange, Finding, RuleSettings, Settings
+from cio_proxy.recognise import parts
+from cio_proxy.rules import RULES
+from cio_proxy.rules.dynamic_event_name import is_fixed_name, shape_of
+
+from .alone import NOW, findings
 
 RULE = "dynamic-event-name"
 
@@ -51,3 +58,78 @@ def test_a_url_with_a_personal_value_is_another_rules(person: str) -> None:
     assert said(f"viewed https://example.com/?a={person}") is None
     assert said(f"viewed https://example.com/?a={person} 123457") == ("a long number", "likely")
     assert said("viewed https://example.com/?a=81.2.69.142") == ("a URL", "certain")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("viewed_product_812", "viewed_product_<number>"),
+        (" viewed 8412377 ", "viewed <number>"),
+        ("a812b", "a<number>b"),
+        ("report 2026-11-24 of 812", "report <date> of <number>"),
+        ("812 of 8412377", "<number> of <number>"),
+        ("viewed abc123def4", "viewed <hex>"),
+        ("error 2099 or 1899", "error 2099 or <number>"),
+        ("report 20991", "report <number>"),
+        ("zip 90210", "zip <number>"),
+        ("zip 90210 of 100", "zip <number> of 100"),
+        ("spent 1250", ""),
+        ("spent 12500", ""),
+        ("spent 1255", "spent <number>"),
+        ("step 12", ""),
+        ("v100", ""),
+        ("V100", ""),
+        ("moved to 1.100", ""),
+        ("moved to 100.1", ""),
+        ("black friday 2026", ""),
+        ("sale 1999", ""),
+        ("iso 27001", ""),
+        ("opened 507f1f77bcf86cd799439011 812", ""),
+        ("mail 812 ada@example.com", ""),
+        ("x" * 496 + " 812", "x" * 496 + " <number>"),
+        ("x" * 497 + " 812", ""),
+    ],
+)
+def test_the_shape_that_a_name_shares_with_others(name: str, shape: str) -> None:
+    assert shape_of(name) == shape
+    assert is_fixed_name(name) == (not shape and not parts(name))
+
+
+async def test_all_names_of_a_shape_are_one_finding_by_their_fingerprint() -> None:
+    found = await played(
+        [f"viewed_product_{number}" for number in (811, 812, 813, 814, 815, 816, 817, 818, 819, 821, 822, 823, 811)]
+    )
+    assert [(finding.confidence, finding.name) for finding in found] == [("certain", "viewed_product_<number>")] * 3
+    assert len({finding.fingerprint for finding in found}) == 1
+    assert [finding.evidence for finding in found] == ["viewed_product_822", "viewed_product_823", "viewed_product_811"]
+
+
+async def test_names_that_are_blocked_teach_nothing_so_the_first_ones_go_on() -> None:
+    blocking = Settings(enforcement="enforce", rules={RULE: RuleSettings(action="block")})
+    names = [f"viewed_product_8{number}1" for number in range(10)]
+    found = await played([*names, "viewed_product_777", *names, "viewed_product_778"], blocking)
+    assert [(finding.action, finding.evidence) for finding in found] == [
+        ("blocked", "viewed_product_777"),
+        ("blocked", "viewed_product_778"),
+    ]
+
+
+async def played(names: list[str], settings: Settings | None = None) -> list[Finding]:
+    """What is found in events of these names, one after the other."""
+    sent = [
+        (
+            Exchange(
+                id=str(number),
+                at=NOW + number,
+                method="POST",
+                target=b"/api/v1/customers/42/events",
+                host="track.customer.io",
+                headers=(),
+                body=b'{"name": "%s"}' % name.encode(),
+            ),
+            Recorded(NOW + number, 200),
+        )
+        for number, name in enumerate(names)
+    ]
+    rules = tuple(rule for rule in RULES if rule.info.id == RULE)
+    return await audit_recorded(sent, Engine(settings or Settings(), rules, sealed_with(b"k" * 32)))
