@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cio_proxy.model import (
+    HAS_EMAIL,
     IDENTIFIED,
     Call,
     Deadline,
@@ -70,7 +71,7 @@ def _unknown_person(call: Call, known: Known) -> Iterator[Finding]:
         return
     identifiers = call.identifiers
     for identifier in identifiers:
-        for kind in ("has-email", IDENTIFIED):
+        for kind in (HAS_EMAIL, IDENTIFIED):
             key = Key(kind, call.workspace, identifier)
             if known.span(key) or known.in_flight(key):
                 return
@@ -83,7 +84,7 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[F
     identifiers = call.identifiers
     if call.kind == "merge":
         identifiers += tuple(call.merged.identifiers())
-    keys = tuple(Key("has-email", call.workspace, identifier) for identifier in identifiers)
+    keys = tuple(Key(HAS_EMAIL, call.workspace, identifier) for identifier in identifiers)
     if call.kind in ("delete", "suppress", "merge") or not _lacks_email(call):
         span = Span(call.at, call.at)
         yield from (Fact(key, span, params["remember"]) for key in keys)
