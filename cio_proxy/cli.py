@@ -11,23 +11,28 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from cio_proxy.model import Address, Settings
+from cio_proxy.model import Address, Seal, Settings
 
 if TYPE_CHECKING:
     from cio_proxy.baseline import Seen
     from cio_proxy.config import Loaded
+    from cio_proxy.facts import Store
+    from cio_proxy.people import Import
 
 VERSION = version("cio-proxy")
 USAGE_ERROR = 2
-NOTHING_TO_READ = 3
+NOTHING = 3
+"""The exit code where there is nothing to look at."""
 
 
 class Refused(click.ClickException):
@@ -43,7 +48,7 @@ class Refused(click.ClickException):
 class NothingToRead(Refused):
     """There is nothing that the command could work on."""
 
-    exit_code = NOTHING_TO_READ
+    exit_code = NOTHING
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -330,6 +335,96 @@ def enforcement(switch: str | None, config: str | None, admin: str | None) -> No
         raise Refused(f"no proxy at {settings.admin}: {reason}; --admin names another") from error
 
 
+@main.group()
+def people() -> None:
+    """Tell the proxy of the people that Customer.io has, and see what it knows.
+
+    \b
+    cio-proxy people import export.csv
+    cio-proxy people status
+    """
+
+
+def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that reads what the proxy remembers."""
+    command = click.option("--facts", metavar="STORE", help="Where facts are kept: sqlite:PATH or redis://HOST.")(
+        command
+    )
+    return click.option("--config", metavar="FILE", help="Configuration file (YAML).")(command)
+
+
+@people.command("import")
+@click.argument("file")
+@click.option("--workspace", metavar="NAME|SITE_ID", help="Whose people they are; else the only workspace there is.")
+@click.option("--exported", metavar="TIME", help="When the export was made; else when the file was written.")
+@store_options
+def people_import(file: str, workspace: str | None, exported: str | None, **flags: Any) -> None:
+    """Read an export of people from Customer.io, CSV or JSON lines, gzipped or not; - is standard input.
+
+    With `people: complete`, whoever is neither in it nor seen since is unknown. Export everybody. Rows that cannot be
+    read are told and skipped, and then `complete` does not count again where facts were lost.
+
+    \b
+    cio-proxy people import export.csv --workspace production
+    gunzip -c people.jsonl.gz | cio-proxy people import - --exported 2027-01-31T18:00:00Z
+    """
+    from cio_proxy import people
+    from cio_proxy.exports import NotAnExport, rows
+
+    settings, seal = _remembered(flags)
+    now = time.time()
+
+    async def tell(store: Store) -> people.Import:
+        name = people.named(workspace, await people.workspaces(store, now), settings, seal)
+        with _export(file) as (opened, size, written), _bar(opened, size) as progress:
+            made = min(now, _when(exported) if exported else written)
+            return await people.told(store, rows(opened), name, seal, made=made, now=time.time, progress=progress)
+
+    try:
+        done = _with_store(settings, tell)
+    except NotAnExport as error:
+        raise Refused(f"{file}: {error}") from error
+    except people.Unnamed as error:
+        raise Refused(str(error)) from error
+    for row in done.bad:
+        click.echo(f"{file}:{row.line}: skipped: {row.reason}", err=True)
+    if done.skipped > len(done.bad):
+        click.echo(f"{file}: skipped {done.skipped - len(done.bad):,} more", err=True)
+    if not done.people:
+        click.echo(f"{file}: no row names a person", err=True)
+        sys.exit(NOTHING)
+    click.echo(f"{done.people:,} people with {done.identifiers:,} identifiers are known in workspace {done.workspace}")
+    if done.unread:
+        click.echo("somebody may be among the rows that were skipped: mend them and import again", err=True)
+    if not done.complete:
+        click.echo("`people: complete` does not count: facts were lost since the export; import a newer one", err=True)
+
+
+@people.command("status")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object in place of the text.")
+@store_options
+def people_status(as_json: bool, **flags: Any) -> None:
+    """What is known of the people of each workspace, and whether `people: complete` counts.
+
+    \b
+    cio-proxy people status
+    cio-proxy people status --facts sqlite:facts.db --json
+    """
+    from cio_proxy import people
+
+    settings, _ = _remembered(flags)
+    now = time.time()
+    found = _with_store(settings, lambda store: people.standings(store, now))
+    if as_json:
+        workspaces = [each.record() for each in found]
+        click.echo(json.dumps({"schema": 1, "people": settings.people, "workspaces": workspaces}, indent=2))
+        return
+    for each in found:
+        click.echo("\n".join(each.lines(settings.people)))
+    if not found:
+        click.echo("nothing is known yet: no traffic was seen, and nothing was imported")
+
+
 @main.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completions(shell: str) -> None:
@@ -374,6 +469,75 @@ def _loaded(config: str | None, flags: dict[str, Any], baselined: bool = True) -
 
 
 _KEYS = {"journal": "journal.path"}
+
+
+def _remembered(flags: dict[str, Any]) -> tuple[Settings, Seal]:
+    """The configuration, and the keyed hash of what is remembered under it. Raises Refused."""
+    from cio_proxy import state
+    from cio_proxy.audit import sealed_with
+
+    settings = _loaded(flags.pop("config"), flags).settings
+    try:
+        return settings, sealed_with(state.hash_key(state.folder(settings, os.environ)))
+    except (OSError, ValueError) as error:
+        raise Refused(f"state folder: {error}") from error
+
+
+def _with_store[T](settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
+    """What a piece of work finds in the store that is configured. Raises Refused where there is none to be had."""
+    from cio_proxy.facts import opening
+
+    async def worked() -> T:
+        store = opening.opened(settings)
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    try:
+        return asyncio.run(worked())
+    except (opening.NotLasting, OSError) as error:
+        raise Refused(f"facts: {error}") from error
+
+
+@contextmanager
+def _export(file: str) -> Iterator[tuple[BinaryIO, int | None, float]]:
+    """An export to read, its size, and when it was written; - is standard input. Raises Refused."""
+    if file == "-":
+        yield sys.stdin.buffer, None, time.time()
+        return
+    with ExitStack() as stack:
+        try:
+            opened = stack.enter_context(open(file, "rb"))
+        except OSError as error:
+            raise Refused(f"{file}: {(error.strerror or 'cannot be read').lower()}; give a readable file") from error
+        facts = os.fstat(opened.fileno())
+        yield opened, facts.st_size, facts.st_mtime
+
+
+@contextmanager
+def _bar(file: BinaryIO, size: int | None) -> Iterator[Callable[[Import], None]]:
+    """What shows how far an import is, on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    columns = BarColumn(), TextColumn("{task.fields[people]:,} people"), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=size, people=0)
+        read = file.raw.tell if size is not None else lambda: 0  # type: ignore[attr-defined]
+        yield lambda done: progress.update(task, completed=read(), people=done.people)
+
+
+def _when(text: str) -> float:
+    """A moment in RFC 3339, or the beginning of a day, as Unix seconds. Raises Refused."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise Refused("--exported: not a time: write 2027-01-31T18:00:00Z or 2027-01-31") from error
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 async def _serve(load: Callable[[], Loaded]) -> int:

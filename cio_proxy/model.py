@@ -357,6 +357,8 @@ IDENTIFIED: Final = "identified"
 """The kind of the fact that a person was identified, or made in another way; the engine itself teaches it."""
 DELETED: Final = "deleted"
 """The kind of the fact that a person was deleted, suppressed, or merged into another."""
+HAS_EMAIL: Final = "has-email"
+"""The kind of the fact that no e-mail address is missing of a person; `missing-email` teaches it, and an import."""
 
 
 class Subject(NamedTuple):

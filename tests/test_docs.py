@@ -45,7 +45,10 @@ def test_explain_suggests_the_rule_that_was_meant() -> None:
     assert result.output == "there is no rule 'milisecond-timestamp': did you mean 'millisecond-timestamp'?\n"
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["sandbox"], ["explain"], ["baseline"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["run"], ["sandbox"], ["explain"], ["baseline"], ["people"], ["people", "import"], ["people", "status"]],
+)
 def test_help_fits_a_screen_and_ends_with_examples(command: list[str]) -> None:
     lines = CliRunner().invoke(main, [*command, "--help"]).output.splitlines()
     assert len(lines) <= 40

@@ -75,13 +75,17 @@ class Keyring:
             known = self._seen[sent] = read, self._name(api, read)
         return known
 
+    def site(self, id: str) -> str:
+        """The workspace of a Track site id."""
+        return self._sites.get(id) or self._seal(f"site:{id}")
+
     def _name(self, api: Api, credentials: Credentials) -> str:
         if owner := self._owner(credentials):
             return owner[1]
         if credentials.scheme == "none":
             return ""
         if api in ("track_v1", "track_v2") and credentials.user:
-            return self._sites.get(credentials.user) or self._seal(f"site:{credentials.user}")
+            return self.site(credentials.user)
         return self._seal(f"key:{credentials.user}:{credentials.secret}")
 
     def _owner(self, credentials: Credentials) -> tuple[Api, str] | None:

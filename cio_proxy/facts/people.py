@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from cio_proxy.facts.workspace import LIFE
-from cio_proxy.model import DELETED, IDENTIFIED, Call, Fact, Key, Kind, Origin, Span
+from cio_proxy.model import DELETED, HAS_EMAIL, IDENTIFIED, Call, Fact, Key, Kind, Origin, Span
 
 MAKING: frozenset[Kind] = frozenset({"identify", "form_submit", "device_add", "relationship_add", "merge"})
 """What makes a person, or needs one."""
@@ -26,3 +26,15 @@ def learn(call: Call) -> Iterator[Fact]:
         yield Fact(Key(kind, call.workspace, identifier), span, LIFE, announced=kind == IDENTIFIED)
     for identifier in call.merged.identifiers():
         yield Fact(Key(DELETED, call.workspace, identifier), span, LIFE)
+
+
+def told(workspace: str, sealed: Iterable[str], email: bool, at: float) -> Iterator[Fact]:
+    """That a person exists, as an export says that was made at `at`, and whether they have an e-mail address.
+
+    The person's identifiers are sealed already, once for all of these facts.
+    """
+    span = Span(at, at)
+    for subject in sealed:
+        yield Fact(Key(IDENTIFIED, workspace, subject), span, LIFE)
+        if email:
+            yield Fact(Key(HAS_EMAIL, workspace, subject), span, LIFE)

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cio_proxy.model import (
+    HAS_EMAIL,
     IDENTIFIED,
     Call,
     Deadline,
@@ -107,7 +108,7 @@ def due(deadline: Deadline, known: Known) -> Iterator[Finding]:
 def _given(call: Call, identifier: str, attribute: str) -> Key:
     """The fact that a person has an attribute."""
     if attribute == EMAIL:
-        return Key("has-email", call.workspace, identifier)
+        return Key(HAS_EMAIL, call.workspace, identifier)
     return Key("has-attribute", call.workspace, f"{identifier}\0{attribute}")
 
 
