@@ -206,7 +206,7 @@ async def test_a_store_that_fails_is_counted_shown_and_heals_while_everything_pa
         reconciled(proxy, ended() + Counter(blocked=1, forwarded=1))
         errors = metric(proxy.ready, 'cio_proxy_store_errors_total{store="memory"}')
         assert errors >= CLIENTS * len(JUDGED)
-        assert proxy.degraded() == ["store"]
+        assert proxy.degraded() == ["people", "store"]
         proxy.arm(on=False)
         assert await proxy.send() == each()
         assert metric(proxy.ready, 'cio_proxy_store_errors_total{store="memory"}') == errors
