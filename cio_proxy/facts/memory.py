@@ -13,6 +13,19 @@ NONE: frozenset[Key] = frozenset()
 NOBODY = (0, 0.0)
 
 
+class _Row(dict[str, Kept]):
+    """A record that is never changed but replaced: whoever reads it may keep it. Nothing expires before `earliest`."""
+
+    __slots__ = ("earliest",)
+
+    def __init__(self, record: Record, earliest: float) -> None:
+        super().__init__(record)
+        self.earliest = earliest
+
+
+EMPTY = _Row({}, float("inf"))
+
+
 class MemoryStore:
     """A store that ends with the process. `limit` is a number of facts."""
 
@@ -22,7 +35,7 @@ class MemoryStore:
         self._start()
 
     def _start(self) -> None:
-        self._records: OrderedDict[Subject, dict[str, Kept]] = OrderedDict()
+        self._records: OrderedDict[Subject, _Row] = OrderedDict()
         self._count = 0
         self._kinds: Counter[str] = Counter()
         self._marks: dict[Subject, dict[str, tuple[int, float]]] = {}
@@ -38,10 +51,9 @@ class MemoryStore:
         records: dict[Subject, Record] = {}
         in_flight = NONE
         for subject in subjects:
-            record = self._records.get(subject)
-            if record is not None:
+            if (row := self._records.get(subject)) is not None:
                 self._records.move_to_end(subject)
-                records[subject] = self._living(subject, record, now)
+                records[subject] = row if row.earliest > now else self._living(subject, row, now)
             elif self._forgotten is not None and not subject.sealed:
                 records[subject] = _forgotten(subject, self._forgotten)
             if self._marks and (marks := self._marks.get(subject)):
@@ -71,7 +83,7 @@ class MemoryStore:
         found: list[tuple[Key, Deadline]] = []
         while self._deadlines and self._deadlines[0][0] <= before:
             _, key = heapq.heappop(self._deadlines)
-            kept = self._records.get(key.of, {}).get(key.kind)
+            kept = self._records.get(key.of, EMPTY).get(key.kind)
             if kept is None or not isinstance(kept.value, Deadline) or kept.value.at > before:
                 continue
             if self._leased.get(key, before) <= before:
@@ -106,27 +118,20 @@ class MemoryStore:
     async def close(self) -> None:
         """There is nothing to write."""
 
-    def _living(self, subject: Subject, record: dict[str, Kept], now: float) -> Record:
-        living = record.copy()
-        for kind, kept in record.items():
-            if kept[1] <= now:
-                del living[kind]
-        if len(living) < len(record):
-            for kind in record.keys() - living.keys():
-                self._drop(Key(kind, *subject))
-        return living
+    def _living(self, subject: Subject, row: _Row, now: float) -> Record:
+        for kind in [kind for kind, kept in row.items() if kept.expiry <= now]:
+            self._drop(Key(kind, *subject))
+        row = self._records.get(subject, EMPTY)
+        row.earliest = min((kept.expiry for kept in row.values()), default=row.earliest)
+        return row
 
     def _join(self, key: Key, value: Value, expiry: float, now: float) -> None:
         subject = Subject(key.workspace, key.subject)
-        record = self._records.get(subject)
-        if record is None:
-            record = self._records[subject] = {}
-            if self._forgotten is not None and not subject.sealed:
-                record.update(_forgotten(subject, self._forgotten))
-                self._counted(workspace.LOST)
-        else:
-            self._records.move_to_end(subject)
-        old = record.get(key.kind)
+        row = self._records.get(subject, EMPTY)
+        if not row and self._forgotten is not None and not subject.sealed:
+            row = _Row(_forgotten(subject, self._forgotten), self._forgotten + workspace.LIFE)
+            self._counted(workspace.LOST)
+        old = row.get(key.kind)
         if old is None:
             self._counted(key.kind)
             if expiry - now <= FLEETING:
@@ -134,7 +139,9 @@ class MemoryStore:
         elif old.expiry > now and type(old.value) is type(value):
             value = old.value.join(value)  # type: ignore[arg-type]
             expiry = max(expiry, old.expiry)
-        record[key.kind] = Kept(value, expiry)
+        grown = self._records[subject] = _Row(row, min(row.earliest, expiry))
+        grown[key.kind] = Kept(value, expiry)
+        self._records.move_to_end(subject)
         if isinstance(value, Deadline):
             heapq.heappush(self._deadlines, (value.at, key))
 
@@ -177,7 +184,7 @@ class MemoryStore:
     def _drop_fleeting(self, now: float) -> None:
         while self._fleeting and self._fleeting[0][0] <= now:
             _, key = heapq.heappop(self._fleeting)
-            kept = self._records.get(key.of, {}).get(key.kind)
+            kept = self._records.get(key.of, EMPTY).get(key.kind)
             if kept is None:
                 continue
             if kept.expiry > now:  # it was taught again
@@ -186,12 +193,15 @@ class MemoryStore:
                 self._drop(key)
 
     def _drop(self, key: Key) -> None:
-        record = self._records.get(key.of)
-        if record is not None and record.pop(key.kind, None) is not None:
-            self._kinds[key.kind] -= 1
-            self._count -= 1
-            if not record:
-                del self._records[key.of]
+        row = self._records.get(key.of, EMPTY)
+        if key.kind not in row:
+            return
+        self._kinds[key.kind] -= 1
+        self._count -= 1
+        if len(row) > 1:
+            self._records[key.of] = _Row({kind: row[kind] for kind in row if kind != key.kind}, row.earliest)
+        else:
+            del self._records[key.of]
 
 
 def _forgotten(subject: Subject, at: float) -> Record:
