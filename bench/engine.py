@@ -57,7 +57,11 @@ async def measure(count: int) -> None:
             opened = engine.open(exchange)
             verdict = engine.judge(opened, await store.get_many(opened.subjects, opened.announced, exchange.at))
             settled = engine.settle(opened, Outcome(kind="accepted", at=exchange.at, status=200))
-            await store.join_many(settled.facts, [k for k in opened.announced if k.kind not in opened.reading.records.get(k.of, ())], exchange.at)
+            await store.join_many(
+                settled.facts,
+                [k for k in opened.announced if k.kind not in opened.reading.records.get(k.of, ())],
+                exchange.at,
+            )
             found += len(verdict.findings) + len(settled.findings)
         rates.append(count / (time.process_time() - started))
         if found != count // FAULTY_EVERY:

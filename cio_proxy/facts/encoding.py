@@ -39,7 +39,7 @@ def decode(encoded: bytes) -> Value | None:
 
 
 def packed(parts: object) -> bytes:
-    """MessagePack of numbers, lists and texts, also of bytes as text: Redis knows no other. Half a character is kept."""
+    """MessagePack of numbers, lists and texts, also of bytes as text, since Redis knows no other."""
     return msgpack.packb(parts, use_bin_type=False, unicode_errors="surrogatepass")  # type: ignore[no-any-return]
 
 

@@ -38,7 +38,6 @@ EVICTED: Final = f"{PREFIX}evicted"
 MARK: Final = b"?"
 CONNECTIONS: Final = 32
 CONNECT_SECONDS: Final = 2.0
-ANSWER_SECONDS: Final = 5.0
 CHUNK: Final = 200
 """How many keys are looked at in one round trip."""
 COUNTED: Final = 5_000
@@ -371,7 +370,7 @@ class RedisStore:
         await redis.zremrangebyscore(WORKSPACES, "-inf", self._clock() - workspace.LIFE)
         evicted = await self._evicted()
         before = await redis.getset(EVICTED, evicted)
-        if evicted > int(before or evicted):
+        if evicted > int(before or 0):
             await self.join_many([workspace.lost_everywhere(now)], (), now)
         await self._count(redis)
 
@@ -445,7 +444,7 @@ async def _connect(url: str) -> client.Redis:
     """A client of a Redis that answers, as a cluster if it is one."""
     scheme, separator, rest = url.partition("://")
     plain = scheme.replace("+cluster", "") + separator + rest
-    common = {"socket_connect_timeout": CONNECT_SECONDS, "socket_timeout": ANSWER_SECONDS, "protocol": 2}
+    common = {"socket_connect_timeout": CONNECT_SECONDS, "socket_timeout": None, "protocol": 2}
     if plain == url:
         retry = Retry(NoBackoff(), 1)
         pool = client.BlockingConnectionPool.from_url(url, max_connections=CONNECTIONS, retry=retry, **common)
