@@ -73,6 +73,7 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--upstream-proxy", metavar="URL", help="An HTTP proxy on the way there."),
             click.option("--enforcement", metavar="observe|enforce", help="Log what would be blocked, or block it."),
             click.option("--people", metavar="partial|complete", help="Whether every person is known to the proxy."),
+            click.option("--facts", metavar="memory:|sqlite:PATH|redis://...", help="Where to keep what is known."),
             click.option("--journal", metavar="PATH", help="Write findings to this file as JSON lines."),
             click.option(
                 "--show-values", is_flag=True, default=None, help="Show values as sent. For local sessions only."
@@ -472,23 +473,30 @@ _KEYS = {"journal": "journal.path"}
 
 
 def _remembered(flags: dict[str, Any]) -> tuple[Settings, Seal]:
-    """The configuration, and the keyed hash of what is remembered under it. Raises Refused."""
+    """The configuration, with the store it means, and the keyed hash of what is remembered. Raises Refused."""
     from cio_proxy import state
     from cio_proxy.audit import sealed_with
+    from cio_proxy.facts import stores
 
     settings = _loaded(flags.pop("config"), flags).settings
     try:
-        return settings, sealed_with(state.hash_key(state.folder(settings, os.environ)))
+        folder = state.folder(settings, os.environ)
+        settings = replace(settings, facts=stores.chosen(settings, folder))
+        return settings, sealed_with(state.hash_key(folder, settings.hash_key_file))
     except (OSError, ValueError) as error:
         raise Refused(f"state folder: {error}") from error
 
 
 def _with_store[T](settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
     """What a piece of work finds in the store that is configured. Raises Refused where there is none to be had."""
-    from cio_proxy.facts import opening
+    from cio_proxy.facts import Unusable, stores
+
+    where = settings.facts
+    if where is None or where.kind == "memory":
+        raise Refused("facts: memory ends with the process that keeps it; set facts to sqlite:PATH or redis://HOST")
 
     async def worked() -> T:
-        store = opening.opened(settings)
+        store = stores.opened(where, settings.facts_limit)
         try:
             return await work(store)
         finally:
@@ -496,7 +504,7 @@ def _with_store[T](settings: Settings, work: Callable[[Store], Awaitable[T]]) ->
 
     try:
         return asyncio.run(worked())
-    except (opening.NotLasting, OSError) as error:
+    except (Unusable, OSError) as error:
         raise Refused(f"facts: {error}") from error
 
 

@@ -22,6 +22,7 @@ from cio_proxy.model import (
     Action,
     Address,
     Exemption,
+    FactStore,
     Param,
     RuleInfo,
     Settings,
@@ -31,6 +32,7 @@ from cio_proxy.model import (
 
 PREFIX: Final = "CIO_PROXY_"
 NOT_SETTINGS: Final = frozenset({"CIO_PROXY_CONFIG", "CIO_PROXY_URL"})
+REDIS: Final = ("redis", "rediss", "redis+cluster", "rediss+cluster", "unix")
 ACTIONS: Final[tuple[Action, ...]] = ("off", "log", "block", "default")
 
 _TIME_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
@@ -49,6 +51,10 @@ _SIZE: Final = re.compile(r"([0-9]{1,15}) ?([a-z]{0,3})\Z", re.IGNORECASE)
 _ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[0-9A-Za-z]+)?)\]|([0-9A-Za-z._-]+)):([0-9]{1,5})\Z")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-fA-F]{64}\Z")
 _SECRET: Final = re.compile(r"(?=[^\s:]*[0-9])[^\s:]{16,}")
+HASH_KEY_MISSING: Final = (
+    "replicas that share a Redis need one hash key: make it with `(umask 077; head -c 32 /dev/urandom > hash.key)`, and"
+    " name the file in hash_key_file"
+)
 
 
 class ConfigError(Exception):
@@ -183,11 +189,34 @@ def moment(value: object) -> float:
     raise Mistake("not a date: write 2027-01-31 (to the end of that day, UTC) or 2027-01-31T18:00:00Z")
 
 
-def memory(value: object) -> str:
-    """Where facts are kept. Raises Mistake."""
+def facts(value: object) -> FactStore:
+    """Where facts are kept: `memory:`, `sqlite:PATH`, or the URL of a Redis. Raises Mistake."""
     if value == "memory:":
-        return "memory:"
-    raise Mistake('not a fact store: write "memory:"')
+        return FactStore("memory")
+    if isinstance(value, str) and value.isprintable():
+        scheme, _, rest = value.partition(":")
+        if scheme == "sqlite" and rest.strip():
+            return FactStore("sqlite", rest)
+        if scheme in REDIS and _is_redis(value):
+            return FactStore("redis", value)
+    raise Mistake(
+        "not a fact store: write memory:, sqlite:PATH, redis://HOST:PORT, rediss://HOST:PORT, redis+cluster://HOST:PORT"
+        " or unix:///PATH"
+    )
+
+
+def _is_redis(url: str) -> bool:
+    """Whether this names a Redis: a host and perhaps a database, or a socket."""
+    try:
+        parts = urlsplit(url)
+        if parts.fragment or parts.port == 0:
+            return False
+    except ValueError:
+        return False
+    if parts.scheme == "unix":
+        return parts.path.startswith("/") and len(parts.path) > 1
+    database = parts.path.strip("/")
+    return bool(parts.hostname) and (not database or (database.isdecimal() and not parts.scheme.endswith("+cluster")))
 
 
 def one_of(*choices: str) -> Callable[[object], str]:
@@ -266,7 +295,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("show_values", "show_values", flag, "show values as sent; for local sessions only"),
     Option("max_audited_body", "max_audited_body", size, "larger bodies pass unread", restart=True),
     Option("state", "state", text, "the folder of the hash key and the certificates", restart=True),
-    Option("facts", "facts", memory, "where facts are kept", restart=True),
+    Option("hash_key_file", "hash_key_file", text, "the file of the hash key, for replicas to share", restart=True),
+    Option("facts", "facts", facts, "where facts are kept", restart=True),
     Option("facts_limit", "facts_limit", count, "how many facts are kept", restart=True),
     Option("journal.path", "journal.path", text, "the file that findings are written to, as JSON lines", restart=True),
     Option("journal.max_size", "journal.max_bytes", size, "the size at which it is rotated", restart=True),
@@ -488,6 +518,8 @@ class _Reading:
                     rules[id] = replace(old, params={**old.params, name: value})
                 case "workspaces", id, name:
                     workspaces[id] = replace(workspaces.get(id, WorkspaceSettings()), **{name: value})
+        if settings.facts is not None and settings.facts.kind == "redis" and settings.hash_key_file is None:
+            raise ConfigError(f"facts: {HASH_KEY_MISSING}")
         return replace(
             settings,
             rules=rules,
@@ -681,7 +713,7 @@ def value_written(value: Any, read: Reader) -> Any:
         return _in_units(value, {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10}) or value
     if read is moment:
         return datetime.fromtimestamp(value, UTC).isoformat()
-    if isinstance(value, Address):
+    if isinstance(value, Address | UpstreamProxy | FactStore):
         return str(value)
     if isinstance(value, Mapping):
         return dict(value)

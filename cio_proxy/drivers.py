@@ -13,12 +13,14 @@ from typing import NamedTuple
 from cio_proxy.apis import surface, track_v2
 from cio_proxy.apis.refusals import refused
 from cio_proxy.audit import CLEAN, UNREAD, Engine, Opened, RuleError
-from cio_proxy.facts import Reading, Store, workspace
+from cio_proxy.facts import Reading, Store, stores, workspace
 from cio_proxy.facts.memory import MemoryStore
 from cio_proxy.model import (
+    NOTHING,
     End,
     Ending,
     Exchange,
+    FactStore,
     Finding,
     Outcome,
     OutcomeKind,
@@ -35,6 +37,10 @@ log = logging.getLogger("cio_proxy")
 HEADER_LIMIT = 1024
 AUDIT_FAILED = "blocked by cio-proxy: the audit failed and on_error is block"
 UNWATCHED: AbstractContextManager[None] = nullcontext()
+BEAT_SECONDS = 10.0
+"""How often it is written down that a proxy is alive."""
+GAP_SECONDS = 60.0
+"""How long none may have been at the start: after that, something may have passed unseen."""
 MISSED = 1_000
 """How many workspaces it is known of one by one that something passed unseen."""
 NO_ITEMS: frozenset[int] = frozenset()
@@ -102,6 +108,8 @@ class Auditor:
         self._told: set[str] = set()
         self._missed: dict[str, float] = {}
         """When something passed unseen last, by the workspace; "" stands for all of them."""
+        self._beaten: float | None = None
+        """When it was written down last that this proxy is alive."""
         self._partial: set[str] = set()
         """The workspaces of which not every person is known, although the configuration says so."""
 
@@ -202,6 +210,38 @@ class Auditor:
         else:
             self._store_did("expire")
 
+    async def beat(self, now: float) -> None:
+        """Every ten seconds: write down that a proxy is alive, share what was missed, and let the store be tended.
+
+        Call it before traffic comes: after a gap nothing proves any more that a person is new.
+        """
+        if self._beaten is not None and 0 <= now - self._beaten < BEAT_SECONDS:
+            return
+        try:
+            await self.store.tend(now)
+            record = (await self.store.get_many([workspace.EVERY], (), now)).records.get(workspace.EVERY, NOTHING)
+            alive, lost = workspace.span(record, workspace.ALIVE), workspace.span(record, workspace.LOST)
+            if lost is not None:
+                self.missed(lost.last)
+            has_forgotten = alive is None and self._beaten is not None
+            if has_forgotten or (self._beaten is None and alive is not None and now - alive.last > GAP_SECONDS):
+                self.missed(now)
+            facts = [workspace.alive(now)]
+            missed = self._missed.get("")
+            if missed is not None and (lost is None or lost.last < missed):
+                facts.append(workspace.lost_everywhere(missed))
+            await self.store.join_many(facts, (), now)
+            self._beaten = now
+        except (Exception, Overdue) as error:
+            self._store_failed("beat", error)
+        else:
+            self._store_did("beat")
+
+    def lost_behind(self, at: float, workspace: str, error: BaseException) -> None:
+        """Facts of a workspace were lost after their exchange had been answered."""
+        self._store_failed("write", error)
+        self.missed(at, workspace)
+
     def missed(self, at: float, workspace: str = "") -> None:
         """Something passed that is in no fact, in one workspace or in any: until then nothing proves that it is new."""
         if workspace and len(self._missed) >= MISSED:
@@ -214,6 +254,8 @@ class Auditor:
         self._missed.clear()
         self._partial.clear()
         self._degraded("people", False)
+        self._beaten = None
+        await self.beat(self.clock())
 
     async def _read(self, opened: Opened) -> Reading:
         if not opened.subjects:
@@ -372,8 +414,14 @@ async def audit_recorded(
 def build(
     settings: Settings, *, seal: Seal, sinks: Sequence[Sink] = (), clock: Callable[[], float] = time.time
 ) -> Auditor:
-    """An auditor with the shipped rules and a memory of its own."""
-    return Auditor(Engine(settings, RULES, seal), MemoryStore(settings.facts_limit), sinks, clock)
+    """An auditor with the shipped rules, and a store where the settings say. Raises Unusable."""
+
+    def lost(at: float, workspace: str, error: BaseException) -> None:
+        auditor.lost_behind(at, workspace, error)
+
+    store = stores.opened(settings.facts or FactStore("memory"), settings.facts_limit, lost)
+    auditor = Auditor(Engine(settings, RULES, seal), store, sinks, clock)
+    return auditor
 
 
 def outcome_kind(status: int) -> OutcomeKind:

@@ -12,6 +12,7 @@ from functools import cached_property
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, Protocol, Self, get_args
+from urllib.parse import urlsplit
 
 type Json = str | int | float | bool | list[Json] | dict[str, Json] | None
 
@@ -905,6 +906,21 @@ class UpstreamProxy:
         return f"http://{'***@' if self.user or self.password else ''}{Address(self.host, self.port)}"
 
 
+@dataclass(frozen=True, slots=True)
+class FactStore:
+    """Where facts are kept. `place` is a path for a file, and a URL for Redis. Its text is fit to be shown."""
+
+    kind: Literal["memory", "sqlite", "redis"]
+    place: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        if self.kind != "redis":
+            return f"{self.kind}:{self.place}"
+        parts = urlsplit(self.place)
+        _, at, host = parts.netloc.rpartition("@")
+        return f"{parts.scheme}://{at and '***@'}{host}{parts.path}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything that can be configured, with the shipped defaults."""
@@ -928,7 +944,10 @@ class Settings:
     max_audited_body: int = 10 * 1024 * 1024
     state: str | None = None
     """The folder for the hash key and the certificates; None is the user's state folder."""
-    facts: str = "memory:"
+    hash_key_file: str | None = None
+    """The file of the hash key; None is one that is made in the state folder."""
+    facts: FactStore | None = None
+    """Where facts are kept; None is in memory, or in the state folder for an upstream that is live."""
     facts_limit: int = 200_000
     journal: JournalSettings = JournalSettings()
     timeouts: TimeoutSettings = TimeoutSettings()

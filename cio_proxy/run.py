@@ -18,7 +18,7 @@ from cio_proxy.admin import Admin
 from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.config import ConfigError, Loaded, expired, kept
 from cio_proxy.drivers import Auditor
-from cio_proxy.facts.memory import MemoryStore
+from cio_proxy.facts import Unusable, stores
 from cio_proxy.model import Settings
 from cio_proxy.rules import RULES
 from cio_proxy.sandbox import Regions
@@ -44,8 +44,8 @@ class Proxy:
         self._load = load
         loaded = load()
         self.folder = state.folder(loaded.settings, environ)
-        self.settings = replace(loaded.settings, state=str(self.folder))
-        self._seal = sealed_with(state.hash_key(self.folder))
+        self.settings = self._settled(loaded.settings)
+        self._seal = sealed_with(state.hash_key(self.folder, self.settings.hash_key_file))
         self._infos = [rule.info for rule in RULES]
         self._off: set[str] = set()
         self._overdue: Counter[str] = Counter()
@@ -67,7 +67,11 @@ class Proxy:
         )
         self.console = Console(dropped=lambda count: self.metrics.dropped("console", count))
         self.coverage = Coverage()
-        self.store = MemoryStore(settings.facts_limit)
+        self._facts = stores.chosen(settings, self.folder)
+        try:
+            self.store = stores.opened(self._facts, settings.facts_limit, self._facts_lost)
+        except Unusable as error:
+            raise ConfigError(f"facts: {error}") from error
         self.metrics.known = self.store.known
         watchdog = Watchdog()
         self.auditor = Auditor(
@@ -92,6 +96,7 @@ class Proxy:
         self._stack.callback(self.journal.close)
         self._stack.callback(self.console.close)
         self._stack.callback(watchdog.close)
+        self._stack.push_async_callback(self.store.close)
 
     async def start(self) -> dict[str, Any]:
         """Test the rules, listen everywhere, and give the ready line. Raises OSError when something cannot listen."""
@@ -99,6 +104,7 @@ class Proxy:
             self.metrics.rule_error(rule)
             self._switch_off(rule, reason)
         self._adopt(self.settings)
+        await self.auditor.beat(self.auditor.clock())
         try:
             upstream, sandbox_eu = self.settings.upstream, None
             emulation = Regions() if upstream == "sandbox" else None
@@ -149,7 +155,7 @@ class Proxy:
             for line in str(error).splitlines():
                 log.warning("not reloaded, the configuration in force stays: %s", line)
             return
-        settings, names = kept(replace(loaded.settings, state=self.settings.state), self.settings)
+        settings, names = kept(self._settled(loaded.settings), self.settings)
         for line in loaded.warnings:
             log.warning(line)
         if names:
@@ -176,6 +182,10 @@ class Proxy:
     def summary(self) -> dict[str, Any]:
         """What was seen and found, and the enforcement in force."""
         return {**self.coverage.summary(), "enforcement": self.enforce()}
+
+    def _settled(self, settings: Settings) -> Settings:
+        """What was configured, with the places that follow from it."""
+        return replace(settings, state=str(self.folder), facts=stores.chosen(settings, self.folder))
 
     def _adopt(self, settings: Settings) -> None:
         self.settings = settings
@@ -230,6 +240,9 @@ class Proxy:
         self.metrics.degraded(rule)
         log.warning("rule %s is switched off: %s", rule, reason)
 
+    def _facts_lost(self, at: float, workspace: str, error: BaseException) -> None:
+        self.auditor.lost_behind(at, workspace, error)
+
     def _part_error(self, part: str, error: BaseException) -> None:
         if part == "store":
-            self.metrics.store_error("memory")
+            self.metrics.store_error(self._facts.kind)

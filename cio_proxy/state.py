@@ -30,14 +30,29 @@ def admin_token(folder: Path) -> str:
     return token
 
 
-def hash_key(folder: Path) -> bytes:
-    """The key of the keyed hashes, made once. Raises OSError, and ValueError when the file holds no key."""
+def hash_key(folder: Path, file: str | None = None) -> bytes:
+    """The key of the keyed hashes: from `file`, else made once. Raises OSError, and ValueError where is no key."""
+    if file is not None:
+        return _given_key(Path(file).expanduser())
     path = folder / "hash.key"
     with contextlib.suppress(FileExistsError):
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(secrets.token_bytes(KEY_BYTES))
+        with os.fdopen(handle, "wb") as made:
+            made.write(secrets.token_bytes(KEY_BYTES))
     key = path.read_bytes()
     if len(key) != KEY_BYTES:
         raise ValueError(f"{path} does not hold a {KEY_BYTES}-byte key: delete it to have a new one made")
     return key
+
+
+def _given_key(path: Path) -> bytes:
+    """A key of raw bytes or hexadecimal digits. A group may read it, as it may the secrets of a pod; nobody else."""
+    if path.stat().st_mode & 0o037:
+        raise ValueError(f"{path} may be read by others, or changed by its group: chmod 600 {path}")
+    content = path.read_bytes()
+    if len(content) == KEY_BYTES:
+        return content
+    with contextlib.suppress(ValueError):
+        if len(key := bytes.fromhex(content.decode("ascii"))) == KEY_BYTES:
+            return key
+    raise ValueError(f"{path} holds neither {KEY_BYTES} bytes nor {2 * KEY_BYTES} hexadecimal digits")

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from cio_proxy.config import OPTIONS, ConfigError, Loaded, Mistake, address, duration, load, overlay, size
+from cio_proxy.config import OPTIONS, ConfigError, Loaded, Mistake, address, duration, load, overlay, size, written
 from cio_proxy.model import (
     Address,
+    FactStore,
     JournalSettings,
     Param,
     RuleInfo,
@@ -25,6 +26,11 @@ from cio_proxy.model import (
 )
 from cio_proxy.rules import RULES
 
+STORES = "write memory:, sqlite:PATH, redis://HOST:PORT, rediss://HOST:PORT, redis+cluster://HOST:PORT or unix:///PATH"
+HASH_KEY = (
+    "facts: replicas that share a Redis need one hash key: make it with"
+    " `(umask 077; head -c 32 /dev/urandom > hash.key)`, and name the file in hash_key_file"
+)
 SHIPPED = Path(__file__).parents[1] / "config" / "cio-proxy.yaml"
 DIGEST = "sha256:" + "0a" * 32
 KEY = "a13c95a0bc44d9f01e27"
@@ -99,7 +105,8 @@ findings_header: false
 show_values: true
 max_audited_body: 64KB
 state: /var/lib/cio-proxy
-facts: "memory:"
+hash_key_file: /etc/cio-proxy/hash.key
+facts: rediss://me:se%2Fcret@redis.internal:6380/3
 facts_limit: 10
 journal: {{path: a.jsonl, max_size: 1MiB, keep: 2, queue: 3}}
 timeouts: {{connect: 500ms, response: 1h30m, drain: 0}}
@@ -136,6 +143,8 @@ workspaces:
         show_values=True,
         max_audited_body=64_000,
         state="/var/lib/cio-proxy",
+        hash_key_file="/etc/cio-proxy/hash.key",
+        facts=FactStore("redis", "rediss://me:se%2Fcret@redis.internal:6380/3"),
         facts_limit=10,
         journal=JournalSettings(path="a.jsonl", max_bytes=1 << 20, keep=2, queue=3),
         timeouts=timeouts,
@@ -343,7 +352,21 @@ timeouts:
         ),
         ("clients: &a {b: *a}\n", "cio-proxy.yaml:1:10: clients: not a value; leave out tags (!) and aliases (*)"),
         ("findings_header: yes\n", "cio-proxy.yaml:1:18: findings_header: write true or false"),
-        ("facts: redis://h\n", 'cio-proxy.yaml:1:8: facts: not a fact store: write "memory:"'),
+        *(
+            (f"facts: {wrong}\n", f"cio-proxy.yaml:1:8: facts: not a fact store: {STORES}")
+            for wrong in (
+                "memory",
+                '"sqlite:"',
+                "redis://",
+                "redis://:se/cret@h",
+                "redis://h/x",
+                "redis+cluster://h/1",
+                "unix://h",
+                "mysql://h",
+                "7",
+            )
+        ),
+        ("facts: redis://:secret@h\n", HASH_KEY),
         ("facts_limit: 0\n", "cio-proxy.yaml:1:14: facts_limit: not a whole number of 1 or more"),
         ("clients: [a]\n", "cio-proxy.yaml:1:10: clients: not a mapping of at most 20 User-Agent texts to names"),
         ("clients: {a: {}}\n", "cio-proxy.yaml:1:10: clients: not a text: write one, in quotes if it is a number"),
@@ -457,6 +480,29 @@ def test_a_block_of_what_is_not_reported_is_a_warning() -> None:
         "rules.oversized-payload: blocks from 'possible', but what is below 'likely' is not even reported; "
         "set rules.oversized-payload.report: possible"
     )
+
+
+# --- where facts are kept ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written_as", "shown"),
+    [
+        ("memory:", "memory:"),
+        ("sqlite:/var/lib/facts.sqlite", "sqlite:/var/lib/facts.sqlite"),
+        ("redis://h", "redis://h"),
+        ("redis://:se%40cret@h:1/3?ssl_password=secret", "redis://***@h:1/3"),
+        ("rediss+cluster://me:secret@[::1]:7000", "rediss+cluster://***@[::1]:7000"),
+        ("unix://:secret@/run/redis.sock?db=3&password=s@cret", "unix://***@/run/redis.sock"),
+    ],
+)
+def test_a_store_is_shown_without_its_password(written_as: str, shown: str) -> None:
+    infos = [rule.info for rule in RULES]
+    settings = load(None, {"CIO_PROXY_FACTS": written_as, "CIO_PROXY_HASH_KEY_FILE": "k"}, {}, rules=infos).settings
+    assert str(settings.facts) == shown
+    text = written(settings, infos)
+    assert f"facts: {shown}\n" in text.replace("'", "")
+    assert "cret" not in text + repr(settings)
 
 
 # --- the shipped file --------------------------------------------------------------------------

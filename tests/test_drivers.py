@@ -10,7 +10,7 @@ from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.drivers import Auditor
 from cio_proxy.facts import Reading
 from cio_proxy.facts.memory import MemoryStore
-from cio_proxy.model import Call, Exchange, Fact, Finding, Key, Known, Outcome, Settings, Subject
+from cio_proxy.model import Call, Exchange, Fact, Finding, Key, Known, Outcome, RuleSettings, Settings, Subject
 from cio_proxy.rules import RULES
 
 from .conftest import Collected
@@ -104,6 +104,118 @@ async def test_a_store_that_is_down_is_counted_and_stops_nothing() -> None:
     assert [end.ending for end in sink.ends] == ["forwarded"]
     assert [finding.rule for finding in sink.findings] == ["millisecond-timestamp"]
     assert errors == ["store", "store"], "once for reading, once for writing"
+
+
+async def test_while_the_store_is_down_nobody_is_refused_for_being_unknown_and_it_heals() -> None:
+    sink, shown, store = Collected(), list[tuple[str, bool]](), Weak()
+    block = {"track-before-identify": RuleSettings(action="block")}
+    settings = Settings(people="complete", enforcement="enforce", rules=block)
+    auditor = Auditor(
+        Engine(settings, RULES, SEAL), store, [sink], lambda: 1.75e9, degraded=lambda part, on: shown.append((part, on))
+    )
+    event = replace(EXCHANGE, method="POST", target=b"/api/v1/customers/42/events", body=b'{"name": "order_placed"}')
+    refused = await auditor.begin(event)
+    assert refused.verdict.refusal is not None
+    store.down = True
+    passed = await auditor.begin(event)
+    assert passed.verdict.refusal is None
+    assert (await auditor.answered(passed, 200, b"{}")).status == 200
+    await auditor.beat(1.75e9)
+    assert shown[-1] == ("store", True)
+    store.down = False
+    await auditor.beat(1.75e9)
+    passed = await auditor.begin(event)
+    assert passed.verdict.refusal is None, "what was taught meanwhile is not known"
+    await auditor.answered(passed, 200, b"{}")
+    assert [each for each in shown if each[0] == "store"][-1] == ("store", False)
+    other = Auditor(Engine(settings, RULES, SEAL), store, [sink], lambda: 1.75e9)
+    assert (await other.begin(event)).verdict.refusal is None, "nor by any other replica"
+
+
+class Weak(MemoryStore):
+    """A store that is down at times."""
+
+    down = False
+
+    async def get_many(self, subjects: Collection[Subject], announced: Collection[Key], now: float) -> Reading:
+        if self.down:
+            raise ConnectionError
+        return await super().get_many(subjects, announced, now)
+
+    async def join_many(self, facts: Sequence[Fact], settled: Collection[Key], now: float) -> None:
+        if self.down:
+            raise ConnectionError
+        await super().join_many(facts, settled, now)
+
+
+async def since(auditor: Auditor, at: float) -> float:
+    """From when on nothing was missed, for an exchange of this time."""
+    audit = await auditor.begin(replace(EXCHANGE, at=at))
+    await auditor.answered(audit, 200, b"{}")
+    assert audit.opened is not None
+    return audit.opened.watch.since - 1.75e9
+
+
+async def started(store: MemoryStore, at: float) -> Auditor:
+    auditor = Auditor(Engine(Settings(), RULES, SEAL), store, (), lambda: 1.75e9)
+    await auditor.beat(1.75e9 + at)
+    return auditor
+
+
+@pytest.mark.parametrize(("gap", "expected"), [(50, 0), (70, 90)])
+async def test_a_gap_in_service_is_missed_everywhere_and_a_quick_restart_is_none(gap: int, expected: int) -> None:
+    store = MemoryStore()
+    first = await started(store, 0)
+    assert await since(first, 1.75e9) == 0
+    await first.beat(1.75e9 + 15)
+    await first.beat(1.75e9 + 20)
+    second = await started(store, 20 + gap)
+    assert await since(second, 1.75e9 + 95) == expected
+    third = await started(store, 100)
+    assert await since(third, 1.75e9 + 101) == expected, "and it is known after the next one"
+
+
+async def test_a_proxy_that_starts_with_nothing_known_has_missed_nothing() -> None:
+    assert await since(await started(MemoryStore(), 500), 1.75e9 + 501) == 501
+
+
+async def test_what_one_process_missed_everywhere_is_known_to_all_that_share_its_store() -> None:
+    store = MemoryStore()
+    first, second = await started(store, 0), await started(store, 0)
+    assert await since(second, 1.75e9) == 0
+    first.missed(1.75e9 + 5)
+    await first.beat(1.75e9 + 10)
+    await second.beat(1.75e9 + 10)
+    assert await since(second, 1.75e9 + 11) == 5
+
+
+async def test_a_store_that_forgot_everything_while_the_proxy_ran_has_lost_facts() -> None:
+    store = MemoryStore()
+    auditor = await started(store, 0)
+    assert await since(auditor, 1.75e9) == 0
+    await store.clear()
+    await auditor.beat(1.75e9 + 10)
+    assert await since(auditor, 1.75e9 + 11) == 11
+    assert auditor._missed == {"": 1.75e9 + 10}
+    await auditor.forget()
+    await auditor.beat(1.75e9 + 20)
+    assert auditor._missed == {}, "what is forgotten on purpose is not lost"
+
+
+async def test_facts_that_are_lost_behind_an_answer_are_an_error_and_missed_in_their_workspace() -> None:
+    errors, shown = list[str](), list[tuple[str, bool]]()
+    auditor = Auditor(
+        Engine(Settings(), RULES, SEAL),
+        MemoryStore(),
+        (),
+        lambda: 1.75e9,
+        error=lambda part, error: errors.append(part),
+        degraded=lambda part, on: shown.append((part, on)),
+    )
+    auditor.lost_behind(1.75e9, "ws", TimeoutError())
+    assert (errors, shown, auditor._missed) == (["store"], [("store", True)], {"ws": 1.75e9})
+    await since(auditor, 1.75e9)
+    assert shown[-1] == ("store", False)
 
 
 @pytest.mark.parametrize("on_error", ["pass", "block"])

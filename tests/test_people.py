@@ -21,11 +21,11 @@ from cio_proxy.exports import Bad, Row
 from cio_proxy.facts import workspace
 from cio_proxy.facts.memory import MemoryStore
 from cio_proxy.facts.people import told
+from cio_proxy.facts.sqlite import SqliteStore
 from cio_proxy.model import DELETED, HAS_EMAIL, IDENTIFIED, Exchange, Fact, Key, Settings, Span, WorkspaceSettings
 from cio_proxy.rules import RULES
 
 from .conftest import COMMAND, environment
-from .lasting import FileStore, command
 
 SITE, KEY = "f82ad78f695bd32f9d99", "a13c95a0bc44d9f01e27"
 BASIC = "Basic ZjgyYWQ3OGY2OTViZDMyZjlkOTk6YTEzYzk1YTBiYzQ0ZDlmMDFlMjc="
@@ -44,10 +44,10 @@ class Line:
     def __call__(self, *arguments: str, given: bytes = b"", code: int = 0, **variables: Any) -> tuple[str, str]:
         """What a command writes to stdout and stderr."""
         done = subprocess.run(
-            command(self.store, *arguments),
+            [COMMAND, *arguments],
             input=given,
             capture_output=True,
-            env=environment(self.folder) | variables,
+            env=environment(self.folder) | {"CIO_PROXY_FACTS": f"sqlite:{self.store}"} | variables,
             check=False,
             timeout=60,
         )
@@ -67,7 +67,7 @@ class Line:
         """Put facts about workspaces into the store."""
 
         async def taught() -> None:
-            store = FileStore(str(self.store))
+            store = SqliteStore(self.store, 200_000)
             await store.join_many(facts, (), time.time())
             await store.close()
 
@@ -332,13 +332,16 @@ def test_facts_that_end_with_the_process_are_refused(line: Line) -> None:
             [COMMAND, "people", *arguments], env=environment(line.folder), capture_output=True, text=True, check=False
         )
         assert done.returncode == 2
-        assert done.stderr == 'facts: "memory:" ends with the process; set facts to sqlite:PATH or redis://HOST\n'
+        assert (
+            done.stderr
+            == "facts: memory ends with the process that keeps it; set facts to sqlite:PATH or redis://HOST\n"
+        )
 
 
 def test_a_terminal_sees_how_far_an_import_is(line: Line) -> None:
     file = line.file("people.csv", "id\n" + "".join(f"{number}\n" for number in range(3_000)))
     leader, follower = pty.openpty()
-    arguments = command(line.store, "people", "import", file, "--workspace", SITE)
+    arguments = [COMMAND, "people", "import", file, "--workspace", SITE, "--facts", f"sqlite:{line.store}"]
     environ = environment(line.folder) | {"TERM": "xterm"}
     with subprocess.Popen(arguments, env=environ, stdout=subprocess.PIPE, stderr=follower) as process:
         out, _ = process.communicate(timeout=60)

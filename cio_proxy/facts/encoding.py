@@ -39,8 +39,8 @@ def decode(encoded: bytes) -> Value | None:
 
 
 def packed(parts: object) -> bytes:
-    """MessagePack, also of text that is not quite Unicode."""
-    return msgpack.packb(parts, unicode_errors="surrogatepass")  # type: ignore[no-any-return]
+    """MessagePack of numbers, lists and texts, also of bytes as text, since Redis knows no other."""
+    return msgpack.packb(parts, use_bin_type=False, unicode_errors="surrogatepass")  # type: ignore[no-any-return]
 
 
 def unpacked(encoded: bytes) -> Any:

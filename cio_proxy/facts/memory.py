@@ -170,6 +170,11 @@ class MemoryStore:
             if self._fleeting:
                 self._drop(heapq.heappop(self._fleeting)[1])
                 continue
+            if (oldest := next(iter(self._records))) == workspace.EVERY:
+                if len(self._records) == 1:
+                    return
+                self._records.move_to_end(oldest)
+                continue
             subject, record = self._records.popitem(last=False)
             self._count -= len(record)
             self._kinds.subtract(record.keys())

@@ -38,6 +38,8 @@ GROUP: Final = 500
 """How many changes are committed together at most."""
 CHUNK: Final = 2_000
 """How many rows are removed, or looked through, at a time."""
+TENDED: Final = 20
+"""How many such chunks are removed each time the store is tended."""
 LOCK_SECONDS: Final = 5.0
 """How long the writing thread waits for another process that writes."""
 FIRST_OUT: Final = -1e10
@@ -170,8 +172,9 @@ class SqliteStore:
 
     async def tend(self, now: float) -> None:
         """Remove what has expired, and look whether the file is still the one at its place."""
-        while await self._do(lambda changes: changes.expire(now)) == CHUNK:
-            pass
+        for _ in range(TENDED):
+            if await self._do(lambda changes: changes.expire(now)) < CHUNK:
+                break
         self._known = await self._do(lambda changes: changes.counts())
 
     async def close(self) -> None:

@@ -190,7 +190,7 @@ class Metrics:
                 self._call_of((api, kind))
         for sink in ("journal", "console"):
             self._dropped.labels(sink)
-        self._store_errors.labels("memory")
+        self._store_errors.labels(settings.facts.kind if settings.facts else "memory")
         for part in ("journal", "store", "upstream"):
             self.degraded(part, False)
 

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from cio_proxy.audit import Sealer, sealed_with
 from cio_proxy.facts import LEASE_SECONDS, MARK_SECONDS, Store
-from cio_proxy.facts.memory import MemoryStore
-from cio_proxy.facts.sqlite import SqliteStore
 from cio_proxy.model import Deadline, Fact, Finding, Groups, Key, Sample, Span, Value
 
 SEALER = Sealer(sealed_with(b"k" * 32))
 SEED = Finding(rule="r", severity="error", confidence="likely", pointer="", message="", effect="", fix="")
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    made: Store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "facts.sqlite")
-    yield made
-    await made.close()
 
 
 def key(subject: str, kind: str = "identified") -> Key:

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Set
+from dataclasses import replace
 from pathlib import Path
 
 from mitmproxy import ctx, exceptions, http
@@ -18,7 +19,8 @@ from cio_proxy.apis import HOSTS, PREFIXES, path_of
 from cio_proxy.audit import sealed_with
 from cio_proxy.config import ConfigError, load
 from cio_proxy.drivers import Auditor
-from cio_proxy.model import Seal, Settings
+from cio_proxy.facts import Unusable, stores
+from cio_proxy.model import Settings
 from cio_proxy.sinks.console import Console
 from cio_proxy.sinks.journal import Journal
 from cio_proxy.sources.mitm.addon import AuditAddon
@@ -36,6 +38,7 @@ class Script:
         self._auditor: Auditor | None = None
         self._closing: list[Callable[[], None]] = []
         self._expiring: asyncio.Task[None] | None = None
+        self._letting_go: set[asyncio.Task[None]] = set()
 
     def load(self, loader: Loader) -> None:
         """Declare the option. What mitmproxy would pass over without a word is an error, and stops the start."""
@@ -53,8 +56,11 @@ class Script:
         named = ctx.options.cio_config
         try:
             loaded = load(Path(named) if named else None, os.environ, {}, rules=[rule.info for rule in rules.RULES])
-            seal = sealed_with(state.hash_key(state.folder(loaded.settings, os.environ)))
-        except (ConfigError, OSError, ValueError) as error:
+            folder = state.folder(loaded.settings, os.environ)
+            seal = sealed_with(state.hash_key(folder, loaded.settings.hash_key_file))
+            settings = replace(loaded.settings, facts=stores.chosen(loaded.settings, folder))
+            auditor = drivers.build(settings, seal=seal)
+        except (ConfigError, Unusable, OSError, ValueError) as error:
             if self._auditor is not None:
                 raise exceptions.OptionsError(f"cio_config: {error}") from error
             # What is raised while a script loads is shown with its traceback. An error in the log stops the start, too.
@@ -63,34 +69,43 @@ class Script:
         for warning in loaded.warnings:
             log.warning(warning)
         self._close()
-        self._open(loaded.settings, seal)
+        self._open(settings, auditor)
 
     def running(self) -> None:
         """Look at deadlines once a second."""
         self._expiring = asyncio.create_task(self._expire())
 
-    def done(self) -> None:
+    async def done(self) -> None:
         """Write what is still waiting."""
         if self._expiring is not None:
             self._expiring.cancel()
         self._close()
+        await asyncio.gather(*self._letting_go)
 
-    def _open(self, settings: Settings, seal: Seal) -> None:
+    def _open(self, settings: Settings, auditor: Auditor) -> None:
         journal, console, marks = Journal(settings.journal), Console(), Marks()
         self._closing = [journal.close, console.close]
-        self._auditor = drivers.build(settings, sinks=(journal, console, marks), seal=seal)
-        self.addons = [AuditAddon(self._auditor, wanted=is_ours, noted=marks.note)]
+        auditor.sinks = (journal, console, marks)
+        self._auditor = auditor
+        self.addons = [AuditAddon(auditor, wanted=is_ours, noted=marks.note)]
 
     def _close(self) -> None:
         for close in self._closing:
             close()
         self._closing = []
+        if self._auditor is not None:
+            task = asyncio.get_running_loop().create_task(self._auditor.store.close())
+            self._letting_go.add(task)
+            task.add_done_callback(self._letting_go.discard)
+            self._auditor = None
 
     async def _expire(self) -> None:
         while True:
+            if (auditor := self._auditor) is not None:
+                now = time.time()
+                await auditor.beat(now)
+                await auditor.expire(now)
             await asyncio.sleep(1.0)
-            if self._auditor is not None:
-                await self._auditor.expire(time.time())
 
 
 def is_ours(flow: http.HTTPFlow) -> bool:

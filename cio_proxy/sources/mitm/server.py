@@ -141,6 +141,7 @@ class Door:
     async def _expire(self) -> None:
         while True:
             await asyncio.sleep(1.0)
+            await self._auditor.beat(self._clock())
             await self._auditor.expire(self._clock())
 
 
