@@ -12,6 +12,7 @@ from typing import Any
 from cio_proxy.model import Call, Deadline, Fact, Finding, Key, Known, Outcome, People, RuleInfo, Unavailable
 from cio_proxy.rules import (
     ambiguous_identifier,
+    changing_user_id,
     duplicate_event,
     dynamic_event_name,
     hardcoded_credentials,
@@ -40,6 +41,7 @@ MODULES: tuple[ModuleType, ...] = (
     millisecond_timestamp,
     hardcoded_credentials,
     track_before_identify,
+    changing_user_id,
     inconsistent_event_name,
     dynamic_event_name,
     missing_email,

@@ -144,6 +144,11 @@ TABLE: dict[str, dict[str, Reach]] = {
         TRACK: (found("track-before-identify"),),
         CDP: (found("track-before-identify"),),
     },
+    "changing-user-id": {
+        NODE: (found("changing-user-id"),),
+        TRACK: (found("changing-user-id"),),
+        CDP: (found("changing-user-id"),),
+    },
     "missing-email": {
         NODE: (found("missing-email"),),
         TRACK: (found("missing-email"),),

@@ -79,6 +79,10 @@ const pitfalls = {
     await pause(2.5);
     await step('identify', () => track.identify('cust-grace', { ...person, created_at: now() }));
   },
+  'changing-user-id': async () => {
+    await known();
+    await step('identify', () => track.identify('cust-grace-2', person));
+  },
   'missing-email': () => step('identify', () => track.identify('cust-grace', { first_name: 'Grace', created_at: now() })),
 };
 
