@@ -12,6 +12,7 @@ from typing import Any
 from cio_proxy.model import Call, Deadline, Fact, Finding, Key, Known, Outcome, People, RuleInfo, Unavailable
 from cio_proxy.rules import (
     ambiguous_identifier,
+    anonymous_id_not_merged,
     changing_user_id,
     duplicate_event,
     dynamic_event_name,
@@ -42,6 +43,7 @@ MODULES: tuple[ModuleType, ...] = (
     hardcoded_credentials,
     track_before_identify,
     changing_user_id,
+    anonymous_id_not_merged,
     inconsistent_event_name,
     dynamic_event_name,
     missing_email,

@@ -1,16 +1,29 @@
 """Whose id changed, whose did not, and when the proxy cannot tell."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.drivers import Recorded, audit_recorded
-from cio_proxy.model import Call, Exchange, Finding, Kind, Outcome, OutcomeKind, Person, RuleSettings, Settings
+from cio_proxy.model import (
+    Call,
+    Exchange,
+    Finding,
+    Key,
+    Kind,
+    Outcome,
+    OutcomeKind,
+    People,
+    Person,
+    RuleSettings,
+    Sample,
+    Settings,
+)
 from cio_proxy.rules import RULES
-from cio_proxy.rules import changing_user_id as rule_file
-from cio_proxy.rules.changing_user_id import learn
+from cio_proxy.rules.changing_user_id import check, learn
 
 RULE = tuple(rule for rule in RULES if rule.info.id == "changing-user-id")
 NOW = 1.75e9
@@ -151,16 +164,52 @@ async def test_a_refused_change_of_the_address_is_none() -> None:
     assert await told(v1("11"), v1("11", {"email": "b@example.com"}), v1("22"), statuses=(200, 500)) == []
 
 
-async def test_who_is_gone_among_too_many_may_be_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rule_file, "GONE", 2)
-    pairs = [
-        (v1(f"{n}1", {"email": f"p{n}@example.com"}), v1(f"{n}2", {"email": f"p{n}@example.com"})) for n in range(1, 9)
-    ]
-    first, second = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    assert len(await told(*first, *second)) == 8
-    assert len(await told(*first, delete("91"), *second)) == 8
-    few = len(await told(*first, delete("91"), delete("92"), delete("93"), *second))
-    assert 0 < few < 8  # those with smaller hashes than what was kept would be there
+class Remembered:
+    """Of the address one id with this hash; and of who is gone these."""
+
+    since = 0.0
+    people: People = "partial"
+    params: Mapping[str, Any] = {"shared_by": 3}
+
+    def __init__(self, before: int, gone: Sample | None) -> None:
+        self._samples = {"ids-of": Sample(8, (before,)), "gone": gone}
+
+    def sample(self, key: Key) -> Sample | None:
+        return self._samples.get(key.kind)
+
+    def span(self, key: Key) -> None:
+        return None
+
+    groups = span
+
+    def in_flight(self, key: Key) -> bool:
+        return False
+
+    def member(self, text: str) -> int:
+        return -len(text)
+
+    def label(self, name: str) -> str:
+        return name
+
+
+@pytest.mark.parametrize(
+    ("gone", "asked", "count"),
+    [
+        (None, 5, 1),
+        (Sample(3, (4, 9)), 5, 1),
+        (Sample(3, (4, 9)), 10, 1),
+        (Sample(3, (4, 5)), 5, 0),
+        (Sample(2, (4, 9)), 5, 1),
+        (Sample(2, (4, 9)), 9, 0),
+        (Sample(2, (4, 9)), 10, 0),  # too many are gone to remember this one
+        (Sample(3, (-1, 9)), 5, 0),  # somebody
+    ],
+)
+def test_who_is_gone_among_too_many_may_be_anybody(gone: Sample | None, asked: int, count: int) -> None:
+    exchange = Exchange(id="1", at=NOW, method="PUT", target=b"/api/v1/customers/22", host="", headers=(), body=b"")
+    person = Person(id="22", email="a@example.com")
+    call = Call(exchange=exchange, api="track_v1", kind="identify", endpoint="", workspace="w", person=person)
+    assert len(list(check(call, Remembered(asked, gone)))) == count
 
 
 USER = {"user_id": 42, "created_at": 1_700_000_000}

@@ -149,6 +149,11 @@ TABLE: dict[str, dict[str, Reach]] = {
         TRACK: (found("changing-user-id"),),
         CDP: (found("changing-user-id"),),
     },
+    "anonymous-id-not-merged": {
+        NODE: (found("anonymous-id-not-merged"),),
+        TRACK: (found("anonymous-id-not-merged"),),
+        CDP: (found("anonymous-id-not-merged"),),
+    },
     "missing-email": {
         NODE: (found("missing-email"),),
         TRACK: (found("missing-email"),),
@@ -156,7 +161,7 @@ TABLE: dict[str, dict[str, Reach]] = {
     },
 }
 
-UNSTOPPABLE = {"missing-email", "stale-timestamp", "duplicate-event", "shared-anonymous-id"}
+UNSTOPPABLE = {"missing-email", "anonymous-id-not-merged", "stale-timestamp", "duplicate-event", "shared-anonymous-id"}
 """Rules that refuse nothing: they find their fault too late, or there is nothing wrong with the call itself."""
 
 PROGRAMS = [

@@ -83,6 +83,10 @@ const pitfalls = {
     await known();
     await step('identify', () => track.identify('cust-grace-2', person));
   },
+  'anonymous-id-not-merged': async () => {
+    await step('trackAnonymous', () => track.trackAnonymous('anon-grace', { name: 'pricing_viewed' }));
+    await step('identify', () => track.identify('cust-grace', { email: person.email }));
+  },
   'missing-email': () => step('identify', () => track.identify('cust-grace', { first_name: 'Grace', created_at: now() })),
 };
 

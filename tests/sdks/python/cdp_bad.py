@@ -37,6 +37,11 @@ def second_id() -> None:
     step("identify", lambda: cdp.identify("cust-grace-2", PERSON))
 
 
+def visitor_who_is_never_joined() -> None:
+    step("track", lambda: cdp.track(event="pricing_viewed", anonymous_id="anon-grace"))
+    identify(email="grace@example.com")
+
+
 def event_before_the_person() -> None:
     event("signed_up")
     time.sleep(2.5)  # longer than the grace that the rule gives to calls that race each other
@@ -76,6 +81,7 @@ PITFALLS = {
     "oversized-payload": lambda: event_of_known_person("report_viewed" + "_again" * 100),
     "track-before-identify": event_before_the_person,
     "changing-user-id": second_id,
+    "anonymous-id-not-merged": visitor_who_is_never_joined,
     "missing-email": lambda: identify(first_name="Grace", created_at=now()),
 }
 
