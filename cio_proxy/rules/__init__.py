@@ -30,6 +30,7 @@ from cio_proxy.rules import (
     reserved_name,
     sensitive_value,
     shared_anonymous_id,
+    split_identity,
     stale_timestamp,
     track_before_identify,
     unknown_endpoint,
@@ -62,6 +63,7 @@ MODULES: tuple[ModuleType, ...] = (
     sensitive_value,
     duplicate_event,
     shared_anonymous_id,
+    split_identity,
 )
 
 type Results = Iterable[Finding | Unavailable]

@@ -9,7 +9,6 @@ import pytest
 from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.drivers import Recorded, audit_recorded
 from cio_proxy.model import (
-    NOTHING,
     Call,
     Deadline,
     Exchange,
@@ -32,6 +31,8 @@ NOW = 1.75e9
 HOUR = 3_600.0
 PARAMS: Mapping[str, Any] = {"window": HOUR, "visitors": 2, "people": 2, "remember": 10 * HOUR}
 
+NO_EXCEPTIONS: Mapping[int, Any] = {}
+
 Request = tuple[str, str, dict[str, Any]]
 
 
@@ -50,8 +51,8 @@ PEOPLE = [identify("1"), identify("2")]
 async def found(
     *sent: Request,
     agents: tuple[str, ...] = ("x",),
-    at: Mapping[int, float] = NOTHING,
-    statuses: Mapping[int, int] = NOTHING,
+    at: Mapping[int, float] = NO_EXCEPTIONS,
+    statuses: Mapping[int, int] = NO_EXCEPTIONS,
     **more: Any,
 ) -> list[Finding]:
     """The findings of these requests, one a second unless `at` says when, up to the end of the second window."""

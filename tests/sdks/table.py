@@ -154,6 +154,11 @@ TABLE: dict[str, dict[str, Reach]] = {
         TRACK: (found("anonymous-id-not-merged"),),
         CDP: (found("anonymous-id-not-merged"),),
     },
+    "split-identity": {
+        NODE: (found("split-identity"),),
+        TRACK: (found("split-identity"),),
+        CDP: (found("split-identity"),),
+    },
     "missing-email": {
         NODE: (found("missing-email"),),
         TRACK: (found("missing-email"),),
@@ -161,7 +166,14 @@ TABLE: dict[str, dict[str, Reach]] = {
     },
 }
 
-UNSTOPPABLE = {"missing-email", "anonymous-id-not-merged", "stale-timestamp", "duplicate-event", "shared-anonymous-id"}
+UNSTOPPABLE = {
+    "missing-email",
+    "anonymous-id-not-merged",
+    "stale-timestamp",
+    "duplicate-event",
+    "shared-anonymous-id",
+    "split-identity",
+}
 """Rules that refuse nothing: they find their fault too late, or there is nothing wrong with the call itself."""
 
 PROGRAMS = [

@@ -87,6 +87,11 @@ const pitfalls = {
     await step('trackAnonymous', () => track.trackAnonymous('anon-grace', { name: 'pricing_viewed' }));
     await step('identify', () => track.identify('cust-grace', { email: person.email }));
   },
+  'split-identity': async () => {
+    await step('identify', () => track.identify(person.email, { created_at: now() }));
+    await step('identify', () => track.identify('cust-grace', { plan: 'pro' }));
+    await known();
+  },
   'missing-email': () => step('identify', () => track.identify('cust-grace', { first_name: 'Grace', created_at: now() })),
 };
 

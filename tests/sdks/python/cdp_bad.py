@@ -42,6 +42,13 @@ def visitor_who_is_never_joined() -> None:
     identify(email="grace@example.com")
 
 
+def made_twice() -> None:
+    visitor = {"email": "grace@example.com", "created_at": now()}
+    step("identify", lambda: cdp.identify(traits=visitor, anonymous_id="anon-grace"))
+    identify(plan="pro")
+    identify(**PERSON)
+
+
 def event_before_the_person() -> None:
     event("signed_up")
     time.sleep(2.5)  # longer than the grace that the rule gives to calls that race each other
@@ -82,6 +89,7 @@ PITFALLS = {
     "track-before-identify": event_before_the_person,
     "changing-user-id": second_id,
     "anonymous-id-not-merged": visitor_who_is_never_joined,
+    "split-identity": made_twice,
     "missing-email": lambda: identify(first_name="Grace", created_at=now()),
 }
 

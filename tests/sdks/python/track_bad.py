@@ -55,6 +55,12 @@ def visitor_who_is_never_joined() -> None:
     identify(email="grace@example.com")
 
 
+def made_twice() -> None:
+    step("identify", lambda: cio.identify(PERSON["email"], created_at=now()))
+    identify(plan="pro")
+    identify(**PERSON)
+
+
 def event_before_the_person() -> None:
     event("signed_up")
     time.sleep(2.5)  # longer than the grace that the rule gives to calls that race each other
@@ -87,6 +93,7 @@ PITFALLS = {
     "track-before-identify": event_before_the_person,
     "changing-user-id": second_id,
     "anonymous-id-not-merged": visitor_who_is_never_joined,
+    "split-identity": made_twice,
     "missing-email": lambda: identify(first_name="Grace", created_at=now()),
 }
 
