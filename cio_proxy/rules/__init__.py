@@ -12,6 +12,8 @@ from typing import Any
 from cio_proxy.model import Call, Deadline, Fact, Finding, Key, Known, Outcome, People, RuleInfo, Unavailable
 from cio_proxy.rules import (
     ambiguous_identifier,
+    anonymous_id_not_merged,
+    changing_user_id,
     duplicate_event,
     dynamic_event_name,
     hardcoded_credentials,
@@ -28,6 +30,7 @@ from cio_proxy.rules import (
     reserved_name,
     sensitive_value,
     shared_anonymous_id,
+    split_identity,
     stale_timestamp,
     track_before_identify,
     unknown_endpoint,
@@ -40,6 +43,8 @@ MODULES: tuple[ModuleType, ...] = (
     millisecond_timestamp,
     hardcoded_credentials,
     track_before_identify,
+    changing_user_id,
+    anonymous_id_not_merged,
     inconsistent_event_name,
     dynamic_event_name,
     missing_email,
@@ -58,6 +63,7 @@ MODULES: tuple[ModuleType, ...] = (
     sensitive_value,
     duplicate_event,
     shared_anonymous_id,
+    split_identity,
 )
 
 type Results = Iterable[Finding | Unavailable]

@@ -30,7 +30,10 @@ class Step(NamedTuple):
 
 
 CONFIG = {
-    "rules": {"missing-email": {"window": "1s"}},
+    "rules": {
+        "missing-email": {"window": "1s"},
+        "anonymous-id-not-merged": {"window": "1s", "visitors": 1, "people": 1},
+    },
     "workspaces": {"shop": {"app_keys": ["sha256:" + hashlib.sha256(APP_KEY.encode()).hexdigest()]}},
 }
 

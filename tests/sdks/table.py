@@ -144,6 +144,21 @@ TABLE: dict[str, dict[str, Reach]] = {
         TRACK: (found("track-before-identify"),),
         CDP: (found("track-before-identify"),),
     },
+    "changing-user-id": {
+        NODE: (found("changing-user-id"),),
+        TRACK: (found("changing-user-id"),),
+        CDP: (found("changing-user-id"),),
+    },
+    "anonymous-id-not-merged": {
+        NODE: (found("anonymous-id-not-merged"),),
+        TRACK: (found("anonymous-id-not-merged"),),
+        CDP: (found("anonymous-id-not-merged"),),
+    },
+    "split-identity": {
+        NODE: (found("split-identity"),),
+        TRACK: (found("split-identity"),),
+        CDP: (found("split-identity"),),
+    },
     "missing-email": {
         NODE: (found("missing-email"),),
         TRACK: (found("missing-email"),),
@@ -151,7 +166,14 @@ TABLE: dict[str, dict[str, Reach]] = {
     },
 }
 
-UNSTOPPABLE = {"missing-email", "stale-timestamp", "duplicate-event", "shared-anonymous-id"}
+UNSTOPPABLE = {
+    "missing-email",
+    "anonymous-id-not-merged",
+    "stale-timestamp",
+    "duplicate-event",
+    "shared-anonymous-id",
+    "split-identity",
+}
 """Rules that refuse nothing: they find their fault too late, or there is nothing wrong with the call itself."""
 
 PROGRAMS = [

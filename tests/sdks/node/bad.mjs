@@ -79,6 +79,19 @@ const pitfalls = {
     await pause(2.5);
     await step('identify', () => track.identify('cust-grace', { ...person, created_at: now() }));
   },
+  'changing-user-id': async () => {
+    await known();
+    await step('identify', () => track.identify('cust-grace-2', person));
+  },
+  'anonymous-id-not-merged': async () => {
+    await step('trackAnonymous', () => track.trackAnonymous('anon-grace', { name: 'pricing_viewed' }));
+    await step('identify', () => track.identify('cust-grace', { email: person.email }));
+  },
+  'split-identity': async () => {
+    await step('identify', () => track.identify(person.email, { created_at: now() }));
+    await step('identify', () => track.identify('cust-grace', { plan: 'pro' }));
+    await known();
+  },
   'missing-email': () => step('identify', () => track.identify('cust-grace', { first_name: 'Grace', created_at: now() })),
 };
 

@@ -32,6 +32,23 @@ def anonymous_id_on_two_people() -> None:
     step("identify", lambda: cdp.identify("cust-heidi", OTHER, anonymous_id="anon-42"))
 
 
+def second_id() -> None:
+    identify(**PERSON)
+    step("identify", lambda: cdp.identify("cust-grace-2", PERSON))
+
+
+def visitor_who_is_never_joined() -> None:
+    step("track", lambda: cdp.track(event="pricing_viewed", anonymous_id="anon-grace"))
+    identify(email="grace@example.com")
+
+
+def made_twice() -> None:
+    visitor = {"email": "grace@example.com", "created_at": now()}
+    step("identify", lambda: cdp.identify(traits=visitor, anonymous_id="anon-grace"))
+    identify(plan="pro")
+    identify(**PERSON)
+
+
 def event_before_the_person() -> None:
     event("signed_up")
     time.sleep(2.5)  # longer than the grace that the rule gives to calls that race each other
@@ -70,6 +87,9 @@ PITFALLS = {
     "shared-anonymous-id": anonymous_id_on_two_people,
     "oversized-payload": lambda: event_of_known_person("report_viewed" + "_again" * 100),
     "track-before-identify": event_before_the_person,
+    "changing-user-id": second_id,
+    "anonymous-id-not-merged": visitor_who_is_never_joined,
+    "split-identity": made_twice,
     "missing-email": lambda: identify(first_name="Grace", created_at=now()),
 }
 

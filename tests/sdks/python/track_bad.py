@@ -45,6 +45,22 @@ def anonymous_id_on_two_people() -> None:
     step("identify", lambda: cio.identify("cust-heidi", **OTHER, anonymous_id="anon-42"))
 
 
+def second_id() -> None:
+    identify(**PERSON)
+    step("identify", lambda: cio.identify("cust-grace-2", **PERSON))
+
+
+def visitor_who_is_never_joined() -> None:
+    step("track_anonymous", lambda: cio.track_anonymous("anon-grace", "pricing_viewed"))
+    identify(email="grace@example.com")
+
+
+def made_twice() -> None:
+    step("identify", lambda: cio.identify(PERSON["email"], created_at=now()))
+    identify(plan="pro")
+    identify(**PERSON)
+
+
 def event_before_the_person() -> None:
     event("signed_up")
     time.sleep(2.5)  # longer than the grace that the rule gives to calls that race each other
@@ -75,6 +91,9 @@ PITFALLS = {
     "shared-anonymous-id": anonymous_id_on_two_people,
     "oversized-payload": lambda: event_of_known_person("report_viewed", {"text": "lorem ipsum " * 10_000}),
     "track-before-identify": event_before_the_person,
+    "changing-user-id": second_id,
+    "anonymous-id-not-merged": visitor_who_is_never_joined,
+    "split-identity": made_twice,
     "missing-email": lambda: identify(first_name="Grace", created_at=now()),
 }
 

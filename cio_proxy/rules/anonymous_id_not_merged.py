@@ -1,0 +1,123 @@
+"""Visitors are tracked by anonymous ids, people are identified, and nothing ever joins the two.
+
+Customer.io attaches what a visitor did to a person when an identify of that person carries the visitor's
+anonymous id: events of the last 30 days, and of five minutes after it. Nobody's are attached here.
+Events that stay anonymous start no campaign, and are deleted after 30 days.
+
+Most visitors never sign up, so few joined ids are no fault: the sign is that there is none at all. Judged is
+one client: what sends both, under one User-Agent (without its version) into one workspace, has both ids at
+hand. A browser that tracks visitors says nothing of a server that identifies people, for it may join them itself.
+Nothing more tells clients apart: one service runs on many addresses, and its keys are the workspace's. There
+have to be enough visitors and enough people over the whole window; people who are old by their `created_at`
+have no visit to join, and an identify that only updates joins nobody.
+
+Fix: keep the visitor's anonymous id until they sign up, and put it on that identify, as `anonymous_id` on Track and as
+`anonymousId` beside `userId` on Pipelines.
+
+See https://docs.customer.io/journeys/anonymous-events/
+See https://docs.customer.io/integrations/api/cdp/ (identify)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from cio_proxy.model import (
+    Call,
+    Deadline,
+    Fact,
+    Finding,
+    Key,
+    Kind,
+    Known,
+    Outcome,
+    Param,
+    RuleInfo,
+    Sample,
+    Span,
+    pointer,
+)
+from cio_proxy.recognise import moment
+
+DAY = 86_400.0
+VISITS: tuple[Kind, ...] = ("event", "page", "screen")
+
+RULE = RuleInfo(
+    id="anonymous-id-not-merged",
+    severity="warning",
+    category="2",
+    kinds=frozenset({"identify", *VISITS}),
+    apis=frozenset({"track_v1", "track_v2", "pipelines"}),
+    actions=("off", "log", "default"),
+    surest="likely",
+    params={
+        "window": Param(DAY, "how long both are watched: a day has its sign-ups", "duration"),
+        "visitors": Param(20, "so many anonymous ids have to be seen: with fewer, nobody may have signed up"),
+        "people": Param(20, "so many people have to be identified: some of them were visitors"),
+        "remember": Param(30 * DAY, "how long one joined id speaks for its client", "duration"),
+    },
+)
+
+COUNTED = 1_000
+"""Visitors, and people, that are told apart; beyond that their number is estimated."""
+
+
+def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[Fact]:
+    """Whom a client tracks, whom it identifies, and that it joins an anonymous id to somebody."""
+    anonymous, subject = call.person.anonymous, call.subject
+    if anonymous and call.identifiers:
+        yield Fact(_key(call, "joined"), Span(call.at, call.at), params["remember"])
+    elif subject and outcome.kind == "accepted":
+        kept = params["window"] + DAY
+        if anonymous and call.kind in VISITS:
+            yield Fact(_key(call, "visitors"), Sample(COUNTED, plain=frozenset({subject})), kept)
+        elif call.kind == "identify" and call.identifiers and _may_be_new(call, params["window"]):
+            yield Fact(_key(call, "identified-people"), Sample(COUNTED, plain=frozenset({subject})), kept)
+
+
+def review(call: Call, outcome: Outcome, known: Known) -> Iterator[Fact]:
+    """The first visitor, and the first one after a window is over, begins a window."""
+    if call.kind not in VISITS or not call.person.anonymous or call.identifiers or outcome.of(call) != "accepted":
+        return
+    if known.span(begun := _key(call, "window-begun")) is None:
+        window = known.params["window"]
+        watch = tuple(_key(call, kind) for kind in ("joined", "visitors", "identified-people"))
+        yield Fact(begun, Span(call.at, call.at), window)
+        yield Fact(_key(call, RULE.id), Deadline(call.at + window, RULE.id, watch, _finding(call)), window + DAY)
+
+
+def due(deadline: Deadline, known: Known) -> Iterable[Finding]:
+    """The window is over: a finding if there were many of both, and nothing joined them."""
+    joined, visitors, people = deadline.watch
+    if known.span(joined) is not None:
+        return ()
+    seen, identified = known.sample(visitors), known.sample(people)
+    if seen is None or seen.count() < known.params["visitors"]:
+        return ()
+    if identified is None or identified.count() < known.params["people"]:
+        return ()
+    return (deadline.seed,)
+
+
+def _finding(call: Call) -> Finding:
+    at = "anonymousId" if call.api == "pipelines" else "anonymous_id"
+    return RULE.finding(
+        pointer(call.body_at if call.api == "pipelines" else call.person_at.removesuffix("/anonymous_id"), at),
+        "visitors are tracked by anonymous ids, and no identify of this client carries one",
+        effect="Customer.io attaches these events to nobody: they start no campaign, and are deleted after 30 days.",
+        fix="Put the visitor's anonymous id on the identify of their sign-up.",
+        confidence="likely",
+    )
+
+
+def _key(call: Call, kind: str) -> Key:
+    agent = (call.exchange.header("user-agent") or "").partition("/")[0].strip()
+    return Key(kind, call.workspace, f"client:{agent}")
+
+
+def _may_be_new(call: Call, within: float) -> bool:
+    if call.attributes.get("_update") is True:
+        return False
+    created_at = moment(call.attributes.get("created_at", call.attributes.get("createdAt")))
+    return created_at is None or created_at >= call.at - within

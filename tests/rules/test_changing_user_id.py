@@ -1,0 +1,371 @@
+"""Whose id changed, whose did not, and when the proxy cannot tell."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from cio_proxy.audit import Engine, sealed_with
+from cio_proxy.drivers import Recorded, audit_recorded
+from cio_proxy.model import (
+    Call,
+    Exchange,
+    Finding,
+    Key,
+    Kind,
+    Outcome,
+    OutcomeKind,
+    People,
+    Person,
+    RuleSettings,
+    Sample,
+    Settings,
+)
+from cio_proxy.rules import RULES
+from cio_proxy.rules.changing_user_id import check, learn
+
+RULE = tuple(rule for rule in RULES if rule.info.id == "changing-user-id")
+NOW = 1.75e9
+MAIL = {"email": "a@example.com"}
+
+Request = tuple[str, str, dict[str, Any]]
+
+
+def v1(id: str, body: dict[str, Any] = MAIL) -> Request:
+    return ("PUT", f"/api/v1/customers/{id}", body)
+
+
+def v2(action: str = "identify", /, **identifiers: Any) -> Request:
+    attributes = identifiers.pop("attributes", {})
+    body = {"type": "person", "action": action, "identifiers": identifiers, "attributes": attributes}
+    return ("POST", "/api/v2/entity", body)
+
+
+def merge(primary: dict[str, str], secondary: dict[str, str]) -> Request:
+    return ("POST", "/api/v1/merge_customers", {"primary": primary, "secondary": secondary})
+
+
+def delete(id: str) -> Request:
+    return ("DELETE", f"/api/v1/customers/{id}", {})
+
+
+async def found(
+    *sent: Request, every: float = 1.0, statuses: tuple[int, ...] = (), host: str = "track.customer.io"
+) -> list[Finding]:
+    """All that is said of these requests, `possible` findings too."""
+    recorded = [
+        (
+            Exchange(
+                id=str(number),
+                at=NOW + number * every,
+                method=method,
+                target=target.encode(),
+                host=host,
+                headers=(),
+                body=b"" if method == "DELETE" else json.dumps(body).encode(),
+            ),
+            Recorded(NOW + number * every, dict(enumerate(statuses)).get(number, 200)),
+        )
+        for number, (method, target, body) in enumerate(sent)
+    ]
+    errors: list[object] = []
+    settings = Settings(rules={"changing-user-id": RuleSettings(report="possible")})
+    engine = Engine(settings, RULE, sealed_with(b"k" * 32), rule_error=lambda *error: errors.append(error))
+    findings = await audit_recorded(recorded, engine)
+    assert errors == []
+    return findings
+
+
+async def told(*sent: Request, **more: Any) -> list[tuple[str, str, str]]:
+    return [(f.exchange, f.pointer, f.confidence) for f in await found(*sent, **more)]
+
+
+async def test_up_to_the_third_id_of_an_address_it_changed_and_then_it_is_shared() -> None:
+    findings = await found(*(v1(id) for id in ("11", "22", "22", "11", "33", "44", "55")))
+    assert [(f.exchange, f.confidence) for f in findings] == [
+        ("1", "certain"),
+        ("4", "certain"),
+        ("5", "possible"),
+        ("6", "possible"),
+    ]
+    assert {(f.pointer, f.related) for f in findings} == {("path:", ("0",))}
+
+
+async def test_it_is_remembered_for_thirty_days() -> None:
+    assert len(await found(v1("11"), v1("22"), every=29 * 86_400.0)) == 1
+    assert await found(v1("11"), v1("22"), every=31 * 86_400.0) == []
+
+
+async def test_only_what_was_accepted_is_held_against_an_app() -> None:
+    assert await told(v1("11"), v1("22"), statuses=(500,)) == []
+    assert await told(v1("11"), v1("22"), statuses=(400,)) == []
+    assert await told(v1("11", MAIL | {"_update": True}), v1("22")) == []
+    assert await told(v1("11"), v1("22", MAIL | {"_update": True})) == []
+
+
+async def test_an_address_that_is_the_key_and_gets_another_id() -> None:
+    body = {"id": "22", "plan": "pro"}
+    (finding,) = await found(v1("11"), v1("a%40example.com", body))
+    assert (finding.pointer, finding.confidence) == ("/id", "certain")
+    assert "keeps the first id" in finding.effect
+    (finding,) = await found(v1("11"), v1("a@example.com?x=1", body))
+    assert finding.pointer == "/id"
+    (finding,) = await found(v1("11"), v2(email="a@example.com", attributes={"id": 22}))
+    assert finding.pointer == "/attributes/id"
+    (finding,) = await found(v1("11"), v2(id="22", attributes=MAIL))
+    assert (finding.pointer, "gets the new id" in finding.effect) == ("/identifiers", True)
+    assert await told(v1("11"), v1("22?by=a@example.com")) == [("1", "path:", "certain")]
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        [delete("11")],
+        [("POST", "/api/v1/customers/11/suppress", {})],
+        [v2("delete", id="11")],
+        [v2("delete", email="a@example.com")],
+        [delete("a%40example.com")],
+        [delete("cio_1")],
+        [v2("suppress", phone="+4915112345678")],
+        [merge({"id": "22"}, {"id": "11"})],
+        [merge({"id": "22"}, {"email": "a@example.com"})],
+        [merge({"id": "22"}, {"cio_id": "1"})],
+        [v1("cio_1", {"id": "22"})],
+        [v1("cio_1", {"email": "b@example.com"})],
+        [v1("11", {"email": "b@example.com"})],
+        [v1("11", {"email": "b@example.com", "_update": True})],
+        [v1("11", {"email": ""})],
+        [v1("11", {"email": None})],
+    ],
+)
+async def test_an_address_whose_first_owner_is_gone_may_get_another_id(between: list[Request]) -> None:
+    assert await told(v1("11"), *between, v1("22")) == []
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        [delete("33")],
+        [merge({"id": "11"}, {"id": "33"})],
+        [v1("11", {"plan": "pro"})],
+        [v1("11", {"email": "A@EXAMPLE.com"})],
+        [v1("cio_1", {"plan": "pro"})],
+        [v1("33", {"email": "b@example.com"})],
+        [v2("event", id="11", attributes={"email": ""})],
+    ],
+)
+async def test_an_owner_of_whom_nothing_of_that_is_known_is_still_there(between: list[Request]) -> None:
+    assert [each[2] for each in await told(v1("11"), *between, v1("22"))] == ["certain"]
+
+
+async def test_a_refused_change_of_the_address_is_none() -> None:
+    assert len(await told(v1("11"), v1("11", {"email": "b@example.com"}), v1("22"), statuses=(200, 400))) == 1
+    assert await told(v1("11"), v1("11", {"email": "b@example.com"}), v1("22"), statuses=(200, 500)) == []
+
+
+class Remembered:
+    """Of the address one id with this hash; and of who is gone these."""
+
+    since = 0.0
+    people: People = "partial"
+    params: Mapping[str, Any] = {"shared_by": 3}
+
+    def __init__(self, before: int, gone: Sample | None) -> None:
+        self._samples = {"ids-of": Sample(8, (before,)), "gone": gone}
+
+    def sample(self, key: Key) -> Sample | None:
+        return self._samples.get(key.kind)
+
+    def span(self, key: Key) -> None:
+        return None
+
+    groups = span
+
+    def in_flight(self, key: Key) -> bool:
+        return False
+
+    def member(self, text: str) -> int:
+        return -len(text)
+
+    def label(self, name: str) -> str:
+        return name
+
+
+@pytest.mark.parametrize(
+    ("gone", "asked", "count"),
+    [
+        (None, 5, 1),
+        (Sample(3, (4, 9)), 5, 1),
+        (Sample(3, (4, 9)), 10, 1),
+        (Sample(3, (4, 5)), 5, 0),
+        (Sample(2, (4, 9)), 5, 1),
+        (Sample(2, (4, 9)), 9, 0),
+        (Sample(2, (4, 9)), 10, 0),  # too many are gone to remember this one
+        (Sample(3, (-1, 9)), 5, 0),  # somebody
+    ],
+)
+def test_who_is_gone_among_too_many_may_be_anybody(gone: Sample | None, asked: int, count: int) -> None:
+    exchange = Exchange(id="1", at=NOW, method="PUT", target=b"/api/v1/customers/22", host="", headers=(), body=b"")
+    person = Person(id="22", email="a@example.com")
+    call = Call(exchange=exchange, api="track_v1", kind="identify", endpoint="", workspace="w", person=person)
+    assert len(list(check(call, Remembered(asked, gone)))) == count
+
+
+USER = {"user_id": 42, "created_at": 1_700_000_000}
+
+
+async def test_one_user_under_two_addresses() -> None:
+    (finding,) = await found(v1("a%40example.com", USER), v1("b%40example.com", USER))
+    assert (finding.pointer, finding.confidence, finding.related) == ("path:", "certain", ("0",))
+    for name in ("userId", "User ID", "uid", "user_uuid", "member_id", "person-id", "contact.id"):
+        body = {name: "u-1", "created_at": 1_700_000_000}
+        assert len(await told(v1("a%40example.com", body), v1("b%40example.com", body))) == 1, name
+    assert await told(v1("a%40example.com", USER), v1("A%40example.com", USER)) == []
+    assert await told(v1("a%40example.com", USER), v1("info%40example.com", USER)) == []
+    assert await told(v1("11", USER), v1("22", USER)) == []
+    assert await told(v1("a%40example.com", USER), v1("cio_1", USER | {"email": "b@example.com"})) == []
+
+
+async def test_what_does_not_tell_that_two_are_one_user() -> None:
+    async def confidences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+        return [each[2] for each in await told(v1("a%40example.com", one), v1("b%40example.com", other))]
+
+    assert await confidences({"user_id": 42}, {"user_id": 42}) == ["possible"]
+    assert await confidences(USER, USER | {"created_at": 1_700_000_001}) == []
+    assert await confidences(USER, {"user_id": 42}) == []
+    for nobody in (0, -1, "", " ", "null", "Undefined", "0", True, None, 4.2, "a@example.com", ["u"]):
+        body = {"user_id": nobody, "created_at": 1_700_000_000}
+        assert await confidences(body, body) == [], nobody
+    for another in ("customer_id", "account_id", "team_id", "id_user"):
+        body = {another: 42, "created_at": 1_700_000_000}
+        assert await confidences(body, body) == [], another
+
+
+async def test_what_is_surer_goes_before_what_is_possible() -> None:
+    sent = [v2(id=f"{each}@example.com", attributes={"user_id": 42}) for each in "ab"]
+    assert await told(*sent) == [("0", "/identifiers/id", "likely"), ("1", "/identifiers/id", "likely")]
+
+
+async def test_an_address_that_was_given_up_in_the_body_is_gone() -> None:
+    gives_up = v1("a%40example.com", USER | {"email": "b@example.com"})
+    assert await told(v1("a%40example.com", USER), gives_up, v1("b%40example.com", USER)) == []
+
+
+async def test_pipelines_names_a_user_by_the_id_of_the_traits() -> None:
+    def identify(address: str) -> Request:
+        return ("POST", "/v1/identify", {"userId": address, "traits": {"id": 42, "createdAt": "2025-01-01T00:00:00Z"}})
+
+    sent = identify("a@example.com"), identify("b@example.com")
+    assert [c for *_, c in await told(*sent, host="cdp.customer.io")] == ["likely", "certain"]
+
+
+@pytest.mark.parametrize("word", ["info", "office", "no", "noreply", "test", "tests", "qa", "demo", "team", "support"])
+async def test_mailboxes_that_many_share(word: str) -> None:
+    for box in (word, f"{word}1", f"{word}.de", f"{word}+x", f"{word}_eu", f"{word}-2", word.upper()):
+        assert await told(v1("11", {"email": f"{box}@example.com"}), v1("22", {"email": f"{box}@example.com"})) == [], (
+            box
+        )
+    own = f"{word}ster@example.com"
+    assert len(await told(v1("11", {"email": own}), v1("22", {"email": own}))) == 1
+
+
+async def test_what_is_no_address_tells_nothing() -> None:
+    for text in ("n/a", "@", "a@b", "a b@example.com", "a" * 320 + "@example.com"):
+        assert await told(v1("11", {"email": text}), v1("22", {"email": text})) == [], text
+
+
+async def test_an_address_as_id() -> None:
+    assert await told(v2(id="a@example.com")) == [("0", "/identifiers/id", "likely")]
+    assert await told(v2("event", id="a@example.com")) == [("0", "/identifiers/id", "likely")]
+    assert await told(v2("delete", id="a@example.com")) == []
+    assert await told(v2(email="a@example.com", attributes={"id": "a@example.com"})) == [
+        ("0", "/attributes/id", "likely")
+    ]
+    assert await told(v1("a%40example.com", {"id": "A@example.com"})) == [("0", "/id", "possible")]
+    assert await told(v1("a%40example.com", {"id": "b@example.com"})) == [("0", "/id", "likely")]
+    assert await told(v1("a%40example.com", {"id": "@"})) == []
+    assert await told(v1("a%40example.com", {"_update": True, "id": "b@example.com"})) == [("0", "/id", "likely")]
+    assert await told(v1("11", {})) == await told(v2(id="11")) == []
+    track = ("POST", "/v1/track", {"userId": "a@example.com", "event": "a"})
+    assert await told(track, host="cdp.customer.io") == [("0", "/userId", "likely")]
+
+
+async def test_a_body_with_another_id() -> None:
+    assert await told(v1("11", {"id": 11})) == await told(v1("11", {"id": "11"})) == []
+    assert await told(v1("11", {"id": 22})) == await told(v1("11", {"id": "22"})) == [("0", "/id", "likely")]
+    assert (
+        await told(v1("11", {"id": None}))
+        == await told(v1("11", {"id": True}))
+        == await told(v1("11", {"id": ""}))
+        == []
+    )
+    assert await told(v2(id="11", attributes={"id": "22"})) == [("0", "/attributes/id", "likely")]
+    identify = ("POST", "/v1/identify", {"userId": "11", "traits": {"id": "22"}})
+    assert await told(identify, host="cdp.customer.io") == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "count"),
+    [
+        ("abcdef", "ABCDEF", 1),
+        ("ABCDEF", "abcdef", 1),
+        ("AbCdEf", "abcdef", 1),
+        ("abcdef", "AbCdEf", 1),
+        ("ABCDEF", "AbCdEf", 1),
+        ("AbCdEf", "aBcDeF", 0),
+        ("abcde", "ABCDE", 0),
+        ("abcdef", "abcdef", 0),
+        ("123456", "123456", 0),
+    ],
+)
+async def test_ids_of_other_case(one: str, other: str, count: int) -> None:
+    assert await told(v1(one, {}), v1(other, {})) == [("1", "path:", "likely")] * count
+
+
+async def test_an_id_of_other_case_in_a_body_and_after_the_first_is_gone() -> None:
+    second = v1("a%40example.com", {"id": "ABCDEF"})
+    assert await told(v1("abcdef", {}), second) == [("1", "/id", "likely")]
+    assert await told(v1("abcdef", {}), delete("abcdef"), v1("ABCDEF", {})) == []
+    assert await told(v1("abcdef", {}), v1("ABCDEF", {"_update": True})) == []
+    assert await told(v2(id="aa@example.com"), v2(id="AA@EXAMPLE.COM")) == [
+        ("0", "/identifiers/id", "likely"),
+        ("1", "/identifiers/id", "likely"),
+    ]
+
+
+def taught(person: Person, kind: Kind = "identify", ending: OutcomeKind = "accepted", **attributes: Any) -> list[Any]:
+    exchange = Exchange(id="1", at=NOW, method="PUT", target=b"/", host="", headers=(), body=b"", connection="c")
+    call = Call(
+        exchange=exchange,
+        api="track_v1",
+        kind=kind,
+        endpoint="",
+        workspace="w",
+        person=person,
+        attributes=attributes,
+    )
+    facts = list(learn(call, Outcome(ending, NOW), {"remember": 9.0}))
+    assert {fact.ttl for fact in facts} <= {9.0}
+    return [(*fact.key[:3], getattr(fact.value, "plain", fact.value)) for fact in facts]
+
+
+def test_what_is_taught_is_kept_for_as_long_as_the_operator_says() -> None:
+    *sets, first = taught(Person(id="abc", email="a@example.com"), email="a@example.com")
+    assert sets == [
+        ("addresses", "w", "id:abc", {"a@example.com"}),
+        ("spellings", "w", "id:abc", {"abc"}),
+        ("ids-of", "w", "email:a@example.com", {"abc"}),
+    ]
+    assert first[:3] == ("first-id", "w", "email:a@example.com")
+    assert (first[3].first, first[3].last, first[3].origin) == (NOW, NOW, ("1", "c"))
+    assert [fact[0] for fact in taught(Person(id="42", email="a@example.com"))] == ["addresses", "ids-of", "first-id"]
+    assert taught(Person(id="abc", email="a@example.com"), ending="unknown") == []
+    assert taught(Person(id="abc"), "event") == taught(Person(email="a@example.com")) == []
+
+
+def test_who_is_gone_is_taught_whatever_the_answer() -> None:
+    person = Person(id="abc", email="A@example.com")
+    for kind in ("delete", "suppress"):
+        assert taught(person, kind, "unknown") == [("gone", "w", "who is gone", {"abc", "A@example.com".lower()})]
+    assert taught(Person(cio_id="1"), "delete") == [("gone", "w", "who is gone", {"?"})]
