@@ -276,9 +276,19 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--config", metavar="FILE", help="Configuration file (YAML).")(command)
 
 
+def workspace_option(help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Which workspace a command is about."""
+    return click.option(
+        "--workspace",
+        metavar="NAME|SITE_ID",
+        help=help,
+        shell_complete=lambda context, option, start: workspaces_like(context.params.get("config"), start),
+    )
+
+
 @people.command("import")
-@click.argument("file")
-@click.option("--workspace", metavar="NAME|SITE_ID", help="Whose people they are; else the only workspace there is.")
+@click.argument("file", type=click.Path(allow_dash=True))
+@workspace_option("Whose people they are; else the only workspace there is.")
 @click.option("--exported", metavar="TIME", help="When the export was made; else when the file was written.")
 @store_options
 def people_import(file: str, workspace: str | None, exported: str | None, **flags: Any) -> None:
@@ -361,11 +371,13 @@ def plan() -> None:
 def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Where a command that makes a file puts it."""
     command = click.option("--force", is_flag=True, help="Write over a file that is there.")(command)
-    return click.option("-o", "--output", metavar="FILE", help="Write to this file; else to stdout.")(command)
+    return click.option(
+        "-o", "--output", type=click.Path(), metavar="FILE", help="Write to this file; else to stdout."
+    )(command)
 
 
 @plan.command("learn")
-@click.option("--workspace", metavar="NAME|SITE_ID", help="Learn from this workspace alone.")
+@workspace_option("Learn from this workspace alone.")
 @click.option("--enough", type=click.IntRange(1), metavar="PEOPLE", help="From how many on what all send is required.")
 @output_options
 @store_options
@@ -400,7 +412,7 @@ def plan_learn(workspace: str | None, enough: int | None, output: str | None, fo
 
 
 @plan.command("check")
-@click.argument("file", required=False)
+@click.argument("file", required=False, type=click.Path())
 @store_options
 def plan_check(file: str | None, **flags: Any) -> None:
     """Check a plan, else the configured one: every mistake at once, then what was sent beside it.
@@ -434,7 +446,7 @@ def plan_check(file: str | None, **flags: Any) -> None:
 
 
 @plan.command("import")
-@click.argument("file")
+@click.argument("file", type=click.Path(allow_dash=True))
 @output_options
 def plan_import(file: str, output: str | None, force: bool) -> None:
     """Make a plan of a JSON Schema whose properties, or $defs, are events by name.
@@ -463,7 +475,7 @@ def plan_import(file: str, output: str | None, force: bool) -> None:
 
 
 @plan.command("export")
-@click.argument("file", required=False)
+@click.argument("file", required=False, type=click.Path())
 @click.option("--config", metavar="FILE", help="Configuration file (YAML), for the plan that it names.")
 @output_options
 def plan_export(file: str | None, config: str | None, output: str | None, force: bool) -> None:
@@ -499,6 +511,16 @@ def rules_like(start: str) -> list[str]:
     from cio_proxy.rules import RULES
 
     return [rule.info.id for rule in RULES if rule.info.id.startswith(start)]
+
+
+def workspaces_like(config: str | None, start: str) -> list[str]:
+    """The configured names of workspaces that begin so, for a shell to complete."""
+    from cio_proxy.config import ConfigError
+
+    try:
+        return [name for name in _load(config, {}).settings.workspaces if name.startswith(start)]
+    except ConfigError:
+        return []
 
 
 def _load(config: str | None, flags: dict[str, Any]) -> Loaded:

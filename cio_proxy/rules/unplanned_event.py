@@ -60,7 +60,7 @@ OF_PEOPLE = frozenset(
         "language",
     }
 )
-"""Identifiers, and attributes that Customer.io gives a meaning (reference 6.3)."""
+"""Identifiers, and attributes that Customer.io gives a meaning (reference 6.3), but for those below."""
 RESERVED = ("_", "cio_")
 """How names begin that Customer.io keeps for itself: `reserved-name` judges them."""
 
