@@ -51,7 +51,6 @@ OF_PEOPLE = frozenset(
         "id",
         "email",
         "phone",
-        "cio_id",
         "anonymous_id",
         "created_at",
         "createdAt",
