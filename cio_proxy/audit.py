@@ -158,7 +158,19 @@ class _Known:
     `doubt` is set when a rule asks for what is not known, while something was lost that might have told it.
     """
 
-    __slots__ = ("_flying", "_key", "_lossy", "_records", "doubt", "label", "member", "params", "people", "since")
+    __slots__ = (
+        "_flying",
+        "_key",
+        "_lossy",
+        "_records",
+        "doubt",
+        "label",
+        "member",
+        "params",
+        "people",
+        "plan",
+        "since",
+    )
 
     def __init__(
         self,
@@ -171,6 +183,7 @@ class _Known:
     ) -> None:
         self.people = watch.people(settings.people)
         self.since = watch.since
+        self.plan = settings.plan
         self.params: Mapping[str, Any] = NOTHING
         self.member = sealer.member
         self.label = sealer.label
@@ -221,7 +234,7 @@ class Engine:
         exempted: Exempted = lambda exemption: None,
     ) -> None:
         self.settings = settings
-        self.rules = tuple(rule for rule in rules if settings.rule(rule.info.id).action != "off")
+        self.rules = tuple(rule for rule in rules if self._runs(rule))
         self._by_id = {rule.info.id: rule for rule in self.rules}
         self._seal = seal
         self._sealer = Sealer(seal)
@@ -497,6 +510,10 @@ class Engine:
                 tells=call.kind in people.TELLING,
             )
         return plan
+
+    def _runs(self, rule: Rule) -> bool:
+        is_on = self.settings.rule(rule.info.id).action != "off"
+        return is_on and (rule.applies is None or rule.applies(self.settings))
 
     def _params_of(self, rule: Rule) -> Mapping[str, Any]:
         defaults = {name: param.default for name, param in rule.info.params.items()}

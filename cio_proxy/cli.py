@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from cio_proxy.model import Address, Seal, Settings
+from cio_proxy.model import Address, Seal, Settings, TrackingPlan
 
 if TYPE_CHECKING:
     from cio_proxy.baseline import Seen
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from cio_proxy.people import Import
 
 VERSION = version("cio-proxy")
+FOUND = 1
+"""The exit code where something was found."""
 USAGE_ERROR = 2
 NOTHING = 3
 """The exit code where there is nothing to look at."""
@@ -43,6 +45,10 @@ class Refused(click.ClickException):
     def show(self, file: Any = None) -> None:
         """Print the lines as they are, without a prefix that hides the place."""
         click.echo(self.format_message(), err=True)
+
+
+class NotLasting(Refused):
+    """The facts end with the process that keeps them: no other one can tell it anything, or ask."""
 
 
 class NothingToRead(Refused):
@@ -354,9 +360,19 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--config", metavar="FILE", help="Configuration file (YAML).")(command)
 
 
+def workspace_option(help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Which workspace a command is about."""
+    return click.option(
+        "--workspace",
+        metavar="NAME|SITE_ID",
+        help=help,
+        shell_complete=lambda context, option, start: workspaces_like(context.params.get("config"), start),
+    )
+
+
 @people.command("import")
-@click.argument("file")
-@click.option("--workspace", metavar="NAME|SITE_ID", help="Whose people they are; else the only workspace there is.")
+@click.argument("file", type=click.Path(allow_dash=True))
+@workspace_option("Whose people they are; else the only workspace there is.")
 @click.option("--exported", metavar="TIME", help="When the export was made; else when the file was written.")
 @store_options
 def people_import(file: str, workspace: str | None, exported: str | None, **flags: Any) -> None:
@@ -426,6 +442,137 @@ def people_status(as_json: bool, **flags: Any) -> None:
         click.echo("nothing is known yet: no traffic was seen, and nothing was imported")
 
 
+@main.group()
+def plan() -> None:
+    """Learn, check, import and export the tracking plan.
+
+    \b
+    cio-proxy plan learn -o tracking-plan.yaml
+    cio-proxy plan check tracking-plan.yaml
+    """
+
+
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where a command that makes a file puts it."""
+    command = click.option("--force", is_flag=True, help="Write over a file that is there.")(command)
+    return click.option(
+        "-o", "--output", type=click.Path(), metavar="FILE", help="Write to this file; else to stdout."
+    )(command)
+
+
+@plan.command("learn")
+@workspace_option("Learn from this workspace alone.")
+@click.option("--enough", type=click.IntRange(1), metavar="PEOPLE", help="From how many on what all send is required.")
+@output_options
+@store_options
+def plan_learn(workspace: str | None, enough: int | None, output: str | None, force: bool, **flags: Any) -> None:
+    """Write the plan of what was sent: events, their attributes, types, and what everybody sends.
+
+    It says on top what it was learned from. Names that hold a value or something personal are left out and counted.
+
+    \b
+    cio-proxy plan learn -o tracking-plan.yaml
+    cio-proxy plan learn --workspace production --enough 20
+    """
+    from cio_proxy import people, plan
+
+    settings, seal = _remembered(flags)
+    now = time.time()
+
+    async def learn(store: Store) -> plan.Learned:
+        known = await people.workspaces(store, now)
+        return await plan.learned(store, now, workspace and people.named(workspace, known, settings, seal))
+
+    try:
+        learned = _with_store(settings, learn)
+    except people.Unnamed as error:
+        raise Refused(str(error)) from error
+    if not learned.events and not learned.person:
+        click.echo("nothing to learn from: no event and no attribute was seen yet", err=True)
+        sys.exit(NOTHING)
+    enough = enough or plan.ENOUGH
+    learned_plan = plan.plan_of(learned, enough)
+    _write(plan.written(learned_plan, [*plan.about(learned, enough)], plan.notes(learned)), output, force)
+
+
+@plan.command("check")
+@click.argument("file", required=False, type=click.Path())
+@store_options
+def plan_check(file: str | None, **flags: Any) -> None:
+    """Check a plan, else the configured one: every mistake at once, then what was sent beside it.
+
+    The exit code is 1 where something was sent that is not in the plan, or not as the plan says.
+
+    \b
+    cio-proxy plan check tracking-plan.yaml
+    cio-proxy plan check --config cio-proxy.yaml
+    """
+    from cio_proxy import plan
+
+    chosen = _plan(file, flags)
+    count = sum(len(fields.attributes) for fields in (chosen.events or {}).values())
+    name = chosen.source or "the configured plan"
+    click.echo(f"{name} can be used: {len(chosen.events or ())} events with {count} attributes")
+    settings, _ = _remembered(flags)
+    now = time.time()
+    try:
+        learned = _with_store(settings, lambda store: plan.learned(store, now))
+    except NotLasting as error:
+        click.echo(f"not compared with what was sent: {error.message}", err=True)
+        return
+    beside = False
+    for wrong, line in plan.differences(chosen, learned):
+        click.echo(line)
+        beside = beside or wrong
+    sys.exit(FOUND if beside else 0)
+
+
+@plan.command("import")
+@click.argument("file", type=click.Path(allow_dash=True))
+@output_options
+def plan_import(file: str, output: str | None, force: bool) -> None:
+    """Make a plan of a JSON Schema whose properties, or $defs, are events by name.
+
+    Keywords that a plan does not have are left out, and told.
+
+    \b
+    cio-proxy plan import schema.json -o tracking-plan.yaml
+    cio-proxy plan import schema.json > tracking-plan.yaml
+    """
+    from cio_proxy import plan
+
+    try:
+        made, left_out = plan.from_schema(json.loads(Path(file).read_bytes()))
+    except plan.PlanError as error:
+        raise Refused(f"{file}: {error}") from error
+    except OSError as error:
+        raise Refused(f"{file}: {(error.strerror or 'cannot be read').lower()}; name a readable file") from error
+    except json.JSONDecodeError as error:
+        raise Refused(f"{file}:{error.lineno}:{error.colno}: not JSON: {error.msg.lower()}") from error
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"{file}: not JSON that can be read") from error
+    if left_out:
+        click.echo(f"{file}: left out, since a plan has no such thing: {', '.join(left_out)}", err=True)
+    _write(plan.written(made, [f"Tracking plan, imported from {Path(file).name}."]), output, force)
+
+
+@plan.command("export")
+@click.argument("file", required=False, type=click.Path())
+@click.option("--config", metavar="FILE", help="Configuration file (YAML), for the plan that it names.")
+@output_options
+def plan_export(file: str | None, config: str | None, output: str | None, force: bool) -> None:
+    """Write a plan, else the configured one, as a JSON Schema (draft 2020-12).
+
+    \b
+    cio-proxy plan export tracking-plan.yaml -o schema.json
+    cio-proxy plan export --config cio-proxy.yaml
+    """
+    from cio_proxy import plan
+
+    document = plan.schema(_plan(file, {"config": config}))
+    _write(json.dumps(document, indent=2, ensure_ascii=False) + "\n", output, force)
+
+
 @main.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completions(shell: str) -> None:
@@ -446,6 +593,16 @@ def rules_like(start: str) -> list[str]:
     from cio_proxy.rules import RULES
 
     return [rule.info.id for rule in RULES if rule.info.id.startswith(start)]
+
+
+def workspaces_like(config: str | None, start: str) -> list[str]:
+    """The configured names of workspaces that begin so, for a shell to complete."""
+    from cio_proxy.config import ConfigError
+
+    try:
+        return [name for name in _load(config, {}).settings.workspaces if name.startswith(start)]
+    except ConfigError:
+        return []
 
 
 def _load(config: str | None, flags: dict[str, Any], baselined: bool = True) -> Loaded:
@@ -478,7 +635,7 @@ def _remembered(flags: dict[str, Any]) -> tuple[Settings, Seal]:
     from cio_proxy.audit import sealed_with
     from cio_proxy.facts import stores
 
-    settings = _loaded(flags.pop("config"), flags).settings
+    settings = _loaded(flags["config"], {name: value for name, value in flags.items() if name != "config"}).settings
     try:
         folder = state.folder(settings, os.environ)
         settings = replace(settings, facts=stores.chosen(settings, folder))
@@ -487,13 +644,42 @@ def _remembered(flags: dict[str, Any]) -> tuple[Settings, Seal]:
         raise Refused(f"state folder: {error}") from error
 
 
+def _plan(file: str | None, flags: Mapping[str, Any]) -> TrackingPlan:
+    """A plan from its file, else the configured one. Raises Refused."""
+    from cio_proxy import plan
+
+    if file is None:
+        configured = _loaded(flags["config"], {}).settings.plan
+        if configured is None:
+            raise Refused("no plan is configured; name its file, or set `plan:` in the configuration")
+        return configured
+    try:
+        return plan.read(Path(file))
+    except plan.PlanError as error:
+        raise Refused(str(error)) from error
+
+
+def _write(text: str, output: str | None, force: bool) -> None:
+    """Put a text into a file that is not there yet, or on stdout. Raises Refused."""
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        with open(output, "w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise Refused(f"{output} is there already; --force writes over it") from error
+    except OSError as error:
+        raise Refused(f"{output}: {(error.strerror or 'cannot be written').lower()}") from error
+
+
 def _with_store[T](settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
     """What a piece of work finds in the store that is configured. Raises Refused where there is none to be had."""
     from cio_proxy.facts import Unusable, stores
 
     where = settings.facts
     if where is None or where.kind == "memory":
-        raise Refused("facts: memory ends with the process that keeps it; set facts to sqlite:PATH or redis://HOST")
+        raise NotLasting("facts: memory ends with the process that keeps it; set facts to sqlite:PATH or redis://HOST")
 
     async def worked() -> T:
         store = stores.opened(where, settings.facts_limit)

@@ -15,7 +15,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import yaml
 
 from cio_proxy import baseline
-from cio_proxy.masking import masked
+from cio_proxy import plan as plans
+from cio_proxy.masking import named
 from cio_proxy.model import (
     CONFIDENCES,
     DEFAULT_RULE,
@@ -26,6 +27,7 @@ from cio_proxy.model import (
     Param,
     RuleInfo,
     Settings,
+    TrackingPlan,
     UpstreamProxy,
     WorkspaceSettings,
 )
@@ -219,6 +221,14 @@ def _is_redis(url: str) -> bool:
     return bool(parts.hostname) and (not database or (database.isdecimal() and not parts.scheme.endswith("+cluster")))
 
 
+def plan(value: object) -> TrackingPlan:
+    """A tracking plan: its file, or the plan itself. Raises Mistake."""
+    try:
+        return plans.of(value) if isinstance(value, dict) else plans.read(Path(text(value)))
+    except plans.PlanError as error:
+        raise Mistake(f"not a plan: {error}") from error
+
+
 def one_of(*choices: str) -> Callable[[object], str]:
     """One of a few words."""
 
@@ -298,6 +308,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("hash_key_file", "hash_key_file", text, "the file of the hash key, for replicas to share", restart=True),
     Option("facts", "facts", facts, "where facts are kept", restart=True),
     Option("facts_limit", "facts_limit", count, "how many facts are kept", restart=True),
+    Option("plan", "plan", plan, "the file of the tracking plan that events are compared with"),
     Option("journal.path", "journal.path", text, "the file that findings are written to, as JSON lines", restart=True),
     Option("journal.max_size", "journal.max_bytes", size, "the size at which it is rotated", restart=True),
     Option("journal.keep", "journal.keep", count, "how many rotated files are kept", restart=True),
@@ -432,7 +443,7 @@ def overlay(settings: Settings, changes: Mapping[str, object], *, rules: Sequenc
     """Settings with some dotted keys changed, such as `rules.missing-email.window`. Raises ConfigError."""
     reading = _Reading(rules)
     for key, value in changes.items():
-        reading.dotted(key, value, _shown(key))
+        reading.dotted(key, value, named(key))
     return reading.applied(settings)
 
 
@@ -459,7 +470,7 @@ class _Reading:
             mark = getattr(error, "problem_mark", None)
             reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be parsed"
             self._wrong(
-                f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path), f"not YAML: {_shown(reason)}"
+                f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path), f"not YAML: {named(reason)}"
             )
         except RecursionError:
             self._wrong(str(path), "nested too deeply; no option is deeper than three levels")
@@ -475,7 +486,7 @@ class _Reading:
             if name in keys:
                 self.dotted(keys[name], value, name)
             elif name.startswith(PREFIX) and name not in NOT_SETTINGS:
-                self._unknown(_shown(name), "variable", name, tuple(keys))
+                self._unknown(named(name), "variable", name, tuple(keys))
 
     def dotted(self, key: str, value: object, place: str) -> None:
         at: Reader | Section = self._sections
@@ -484,7 +495,7 @@ class _Reading:
             if not isinstance(at, Mapping):
                 return self._wrong(place, "goes too deep: there is nothing below this key")
             if name not in at:
-                return self._unknown(place, f"key '{_shown(name)}'", name, tuple(at))
+                return self._unknown(place, f"key '{named(name)}'", name, tuple(at))
             at = at[name]
         if isinstance(at, EachItem):
             return self._wrong(place, "a list: it can only be given in a file")
@@ -545,21 +556,21 @@ class _Reading:
             if not isinstance(key, yaml.ScalarNode):
                 self._wrong(place, "not a key; write `key: value` lines")
             elif name in seen:
-                self._wrong(place, f"the key '{_shown(name)}' stands here twice; keep one")
+                self._wrong(place, f"the key '{named(name)}' stands here twice; keep one")
             elif name not in section:
-                self._unknown(place, f"key '{_shown(name)}'", name, tuple(section))
+                self._unknown(place, f"key '{named(name)}'", name, tuple(section))
             elif value.tag != "tag:yaml.org,2002:null":
                 self._below(value, section[name], (*path, name), file)
             seen.add(name)
 
     def _below(self, node: yaml.Node, at: Reader | Section, path: tuple[str, ...], file: str) -> None:
-        place, key = _place(file, node), ".".join(map(_shown, path))
+        place, key = _place(file, node), ".".join(map(named, path))
         if not isinstance(at, Mapping):
             try:
                 value = _Loader("").construct_object(node, deep=True)
             except _Twice as twice:
                 self._wrong(
-                    _place(file, twice.node), f"the key '{_shown(twice.node.value)}' stands here twice; keep one"
+                    _place(file, twice.node), f"the key '{named(twice.node.value)}' stands here twice; keep one"
                 )
             except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError):
                 self._wrong(place, f"{key}: not a value; leave out tags (!) and aliases (*)")
@@ -636,12 +647,6 @@ def _place(file: str, node: yaml.Node) -> str:
     return f"{file}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
 
 
-def _shown(text: str) -> str:
-    """A key as it may be shown: on one line, short, and without what looks like a secret or a person."""
-    line = "".join(c if c.isprintable() else "?" for c in _SECRET.sub("<hidden>", masked(text)))
-    return line if len(line) <= 80 else f"{line[:79]}…"
-
-
 def _changed(settings: Settings, path: str, value: Any) -> Settings:
     top, _, name = path.partition(".")
     if name:
@@ -715,6 +720,8 @@ def value_written(value: Any, read: Reader) -> Any:
         return datetime.fromtimestamp(value, UTC).isoformat()
     if isinstance(value, Address | UpstreamProxy | FactStore):
         return str(value)
+    if isinstance(value, TrackingPlan):
+        return value.source or plans.tree(value)
     if isinstance(value, Mapping):
         return dict(value)
     return list(value) if isinstance(value, tuple) else value

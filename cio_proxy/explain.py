@@ -90,7 +90,7 @@ def _refuses(info: RuleInfo) -> str:
 
 
 def _block(example: Example) -> str:
-    """The requests of an example, without what tells a test how to play them."""
-    lines = example.source.splitlines()[1:]
+    """The requests of an example and the settings they need, without what else tells a test how to play them."""
+    lines = [line.replace("# @config ", "# configured: ") for line in example.source.splitlines()[1:]]
     shown = ["then" if line == "###" else line for line in lines if not line.startswith("# @")]
     return "\n".join(f"    {line}" for line in shown)

@@ -59,6 +59,7 @@ _PHONES: Final[tuple[tuple[str, str], ...]] = (
 )
 """Phone numbers by a sign that they have: those without a plus only in a form that little else has."""
 _KEY = re.compile(r"[0-9A-Fa-f]{20,}+")
+_TOKEN = re.compile(r"(?=[^\s:]*[0-9])[^\s:]{16,}")
 
 
 class _Row(NamedTuple):
@@ -120,6 +121,12 @@ def masked(text: str, secrets: Sequence[str] = ()) -> str:
         if found or plain != reduced:
             return replaced(plain, found, limit)
     return shown if len(text) <= limit else shown[:limit] + "…"
+
+
+def named(text: str) -> str:
+    """A name from a file as a message may show it: short, on one line, and without what looks like a secret."""
+    line = "".join(c if c.isprintable() else "?" for c in _TOKEN.sub("<hidden>", masked(text)))
+    return line if len(line) <= 80 else f"{line[:79]}…"
 
 
 def masked_json(value: Any, secrets: Sequence[str] = ()) -> Any:

@@ -358,6 +358,14 @@ IDENTIFIED: Final = "identified"
 """The kind of the fact that a person was identified, or made in another way; the engine itself teaches it."""
 DELETED: Final = "deleted"
 """The kind of the fact that a person was deleted, suppressed, or merged into another."""
+EVENT_TYPE: Final = "event-type"
+"""The kind of the fact which JSON types an attribute of an event had: groups of people by the type.
+
+Its subject is named: event and attribute, with a NUL between them. Without an attribute it is the event itself, and the
+one label `event` holds everybody who sent it.
+"""
+ATTRIBUTE_TYPE: Final = "attribute-type"
+"""The same for an attribute of people; its subject is the attribute."""
 HAS_EMAIL: Final = "has-email"
 """The kind of the fact that no e-mail address is missing of a person; `missing-email` teaches it, and an import."""
 
@@ -586,6 +594,49 @@ type Record = Mapping[str, Kept]
 """What is known of one subject, by the kind of fact."""
 
 
+JsonType = Literal["string", "number", "integer", "boolean", "object", "array"]
+JSON_TYPES: Final[tuple[JsonType, ...]] = get_args(JsonType)
+
+
+class Planned(NamedTuple):
+    """What a plan says of one attribute. Null is no value: it fits every type, and nothing that is required."""
+
+    types: tuple[JsonType, ...] = ()
+    """The types it may have, in the order of `JSON_TYPES`; none for any."""
+    required: bool = False
+    """Whether every event of the name brings it."""
+
+
+class Fields(NamedTuple):
+    """What a plan says of the attributes of an event, or of people."""
+
+    attributes: Mapping[str, Planned] = NOTHING
+    others: bool = False
+    """Whether there may be attributes that it does not name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingPlan:
+    """Which events an app sends, and with which attributes. What is None is not planned, and anything goes."""
+
+    events: Mapping[str, Fields] | None = None
+    others: bool = False
+    """Whether there may be events that it does not name."""
+    person: Fields | None = None
+    source: str = ""
+    """The file it comes from."""
+
+    @cached_property
+    def spellings(self) -> Mapping[str, str]:
+        """The names of its events, by their letters and digits alone."""
+        return {folded(name): name for name in self.events or ()}
+
+
+def folded(name: str) -> str:
+    """What stays of a name however its words are joined."""
+    return "".join(filter(str.isalnum, name[:500].lower()))
+
+
 class Known(Protocol):
     """What a rule may ask while it judges one exchange.
 
@@ -600,6 +651,10 @@ class Known(Protocol):
     @property
     def people(self) -> People:
         """`complete` when every person of the call's workspace is known to this proxy."""
+
+    @property
+    def plan(self) -> TrackingPlan | None:
+        """What the operator says is sent, where there is such a plan."""
 
     @property
     def params(self) -> Mapping[str, Any]:
@@ -949,6 +1004,7 @@ class Settings:
     facts: FactStore | None = None
     """Where facts are kept; None is in memory, or in the state folder for an upstream that is live."""
     facts_limit: int = 200_000
+    plan: TrackingPlan | None = None
     journal: JournalSettings = JournalSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
     rules: Mapping[str, RuleSettings] = NOTHING

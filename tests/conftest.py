@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cio_proxy.model import End, Finding
 
 # How fast input is drawn says something about the machine, and nothing about the product.
-settings.register_profile("quiet", suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quiet", suppress_health_check=[HealthCheck.too_slow], deadline=None)
 settings.load_profile("quiet")
 
 COMMAND = str(Path(sys.executable).with_name("cio-proxy"))

@@ -15,11 +15,14 @@ from cio_proxy.config import OPTIONS, ConfigError, Loaded, Mistake, address, dur
 from cio_proxy.model import (
     Address,
     FactStore,
+    Fields,
     JournalSettings,
     Param,
+    Planned,
     RuleInfo,
     RuleSettings,
     Settings,
+    TrackingPlan,
     UpstreamProxy,
     UpstreamSettings,
     WorkspaceSettings,
@@ -108,6 +111,7 @@ state: /var/lib/cio-proxy
 hash_key_file: /etc/cio-proxy/hash.key
 facts: rediss://me:se%2Fcret@redis.internal:6380/3
 facts_limit: 10
+plan: {{person: {{}}, events: {{order_placed: {{attributes: {{total: number, id: {{required: true}}}}}}}}}}
 journal: {{path: a.jsonl, max_size: 1MiB, keep: 2, queue: 3}}
 timeouts: {{connect: 500ms, response: 1h30m, drain: 0}}
 clients: {{billing-worker: billing}}
@@ -146,6 +150,10 @@ workspaces:
         hash_key_file="/etc/cio-proxy/hash.key",
         facts=FactStore("redis", "rediss://me:se%2Fcret@redis.internal:6380/3"),
         facts_limit=10,
+        plan=TrackingPlan(
+            events={"order_placed": Fields({"total": Planned(("number",)), "id": Planned((), True)})},
+            person=Fields(),
+        ),
         journal=JournalSettings(path="a.jsonl", max_bytes=1 << 20, keep=2, queue=3),
         timeouts=timeouts,
         clients={"billing-worker": "billing"},
@@ -260,7 +268,7 @@ def test_every_option_but_clients_has_a_variable(option: Any) -> None:
         except ConfigError as error:
             message = str(error)
             assert re.fullmatch(refused, message)
-    assert any(changed) or option.key == "facts"
+    assert any(changed) or option.key in ("facts", "plan")
 
 
 def test_variables_that_are_no_settings_are_left_alone() -> None:

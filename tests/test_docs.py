@@ -47,7 +47,11 @@ def test_explain_suggests_the_rule_that_was_meant() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["run"], ["sandbox"], ["explain"], ["baseline"], ["people"], ["people", "import"], ["people", "status"]],
+    [
+        *([], ["run"], ["sandbox"], ["explain"], ["baseline"]),
+        *(["people"], ["people", "import"], ["people", "status"]),
+        *(["plan"], ["plan", "learn"], ["plan", "check"], ["plan", "import"], ["plan", "export"]),
+    ],
 )
 def test_help_fits_a_screen_and_ends_with_examples(command: list[str]) -> None:
     lines = CliRunner().invoke(main, [*command, "--help"]).output.splitlines()

@@ -358,3 +358,16 @@ def test_a_terminal_sees_how_far_an_import_is(line: Line) -> None:
     os.close(leader)
     assert b"3,000 people" in shown
     assert out.startswith(b"3,000 people with 3,000 identifiers")
+
+
+@pytest.mark.parametrize("words", ["people import --workspace s", "plan learn --workspace s"])
+def test_a_shell_completes_the_names_of_workspaces(line: Line, words: str) -> None:
+    config = line.file("c.yaml", f"workspaces:\n  shop: {{site_ids: [{SITE}]}}\n  lab: {{site_ids: [{KEY}]}}\n")
+    completion: dict[str, Any] = {
+        "_CIO_PROXY_COMPLETE": "bash_complete",
+        "COMP_WORDS": f"cio-proxy {words}",
+        "COMP_CWORD": "4",
+    }
+    assert line(CIO_PROXY_CONFIG=config, **completion)[0] == "plain,shop\n"
+    broken = line.file("c.yaml", "workspaces: 1\n")
+    assert line(CIO_PROXY_CONFIG=broken, **completion)[0] == "\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cio_proxy.model import Call, Deadline, Fact, Finding, Key, Known, Outcome, People, RuleInfo, Unavailable
+from cio_proxy.model import Call, Deadline, Fact, Finding, Key, Known, Outcome, People, RuleInfo, Settings, Unavailable
 from cio_proxy.rules import (
     ambiguous_identifier,
     anonymous_id_not_merged,
@@ -34,6 +34,7 @@ from cio_proxy.rules import (
     stale_timestamp,
     track_before_identify,
     unknown_endpoint,
+    unplanned_event,
     wrong_api_key,
     wrong_region,
 )
@@ -64,6 +65,7 @@ MODULES: tuple[ModuleType, ...] = (
     duplicate_event,
     shared_anonymous_id,
     split_identity,
+    unplanned_event,
 )
 
 type Results = Iterable[Finding | Unavailable]
@@ -80,6 +82,8 @@ class Rule:
     fix: str
     see: tuple[str, ...]
     examples: Path
+    applies: Callable[[Settings], bool] | None
+    """Whether the rule has anything to do under a configuration; where it has not, it does not run."""
     check: Callable[[Call, Known], Results] | None
     needs: Callable[[Call, People], Iterable[Key]] | None
     learn: Callable[[Call, Outcome, Mapping[str, Any]], Iterable[Fact]] | None
@@ -107,6 +111,7 @@ def rule_of(module: ModuleType) -> Rule:
         fix=fix,
         see=tuple(see),
         examples=Path(str(module.__file__)).with_suffix(".http"),
+        applies=getattr(module, "applies", None),
         check=getattr(module, "check", None),
         needs=getattr(module, "needs", None),
         learn=getattr(module, "learn", None),

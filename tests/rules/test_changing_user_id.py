@@ -169,6 +169,7 @@ class Remembered:
 
     since = 0.0
     people: People = "partial"
+    plan = None
     params: Mapping[str, Any] = {"shared_by": 3}
 
     def __init__(self, before: int, gone: Sample | None) -> None:
