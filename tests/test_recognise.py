@@ -659,3 +659,21 @@ def test_each_unit_has_its_place() -> None:
 def test_years_begin_at_midnight_utc() -> None:
     assert year_of(1_767_225_599) == 2025
     assert year_of(1_767_225_600) == 2026
+
+
+def test_an_account_number_needs_no_digits_in_a_row() -> None:
+    assert [part.kind for part in personal("MT05MALT01100A1B2C3D4E5F6G7H8I9")] == ["iban"]
+
+
+def test_parts_of_one_kind_may_touch_but_not_overlap() -> None:
+    assert parts("+4915112345678%2B4930901820") == [Part("phone", 0, 14), Part("phone", 14, 27)]
+    within = "MT70 MALT01100AAA NO9386011117947"
+    assert kinds(within[-15:]) == ["iban"]
+    assert parts(within) == [Part("iban", 0, len(within))]
+
+
+def test_words_are_plain_without_a_search() -> None:
+    for text in ("Basic plan 2", "the Be list", "sk_1.0"):
+        assert is_plain(text)
+        assert is_impersonal(text)
+    assert is_impersonal("Desk_12345 and 67")
