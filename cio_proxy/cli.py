@@ -428,9 +428,8 @@ def plan_check(file: str | None, **flags: Any) -> None:
 
     chosen = _plan(file, flags)
     count = sum(len(fields.attributes) for fields in (chosen.events or {}).values())
-    click.echo(
-        f"{chosen.source or 'the configured plan'} can be used: {len(chosen.events or ())} events with {count} attributes"
-    )
+    named = chosen.source or "the configured plan"
+    click.echo(f"{named} can be used: {len(chosen.events or ())} events with {count} attributes")
     settings, _ = _remembered(flags)
     now = time.time()
     try:
