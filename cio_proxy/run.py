@@ -45,7 +45,12 @@ class Proxy:
         loaded = load()
         self.folder = state.folder(loaded.settings, environ)
         self.settings = self._settled(loaded.settings)
-        self._seal = sealed_with(state.hash_key(self.folder, self.settings.hash_key_file))
+        try:
+            self._seal = sealed_with(state.hash_key(self.folder, self.settings.hash_key_file))
+        except ValueError as error:
+            if self.settings.hash_key_file is None:
+                raise
+            raise ConfigError(f"hash_key_file: {error}") from error
         self._infos = [rule.info for rule in RULES]
         self._off: set[str] = set()
         self._overdue: Counter[str] = Counter()

@@ -46,10 +46,13 @@ def hash_key(folder: Path, file: str | None = None) -> bytes:
 
 
 def _given_key(path: Path) -> bytes:
-    """A key of raw bytes or hexadecimal digits. A group may read it, as it may the secrets of a pod; nobody else."""
-    if path.stat().st_mode & 0o037:
+    """A key of raw bytes or hexadecimal digits. Its group may read it, as that of a pod may its secrets."""
+    try:
+        mode, content = path.stat().st_mode, path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
+    if mode & 0o037:
         raise ValueError(f"{path} may be read by others, or changed by its group: chmod 600 {path}")
-    content = path.read_bytes()
     if len(content) == KEY_BYTES:
         return content
     with contextlib.suppress(ValueError):

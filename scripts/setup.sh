@@ -5,6 +5,7 @@
 # .venvs/oldest, .venvs/newest   links to those two
 # .venvs/sdk-*     the Python SDKs, which cannot share an environment (both install a package `customerio`)
 # .venvs/prometheus   Prometheus and promtool, unless they are installed: unpacked, so that no service is started
+# .venvs/redis     redis-server with the libraries it needs, unless it is installed: unpacked likewise
 # tests/sdks/node/node_modules   the Node SDK
 #
 # `run` sets up the newest Python alone, `demo` an SDK beside it, `tests` (the default) all.
@@ -110,11 +111,14 @@ install_node_sdk() {
     fi
 }
 
-unpack_debian() { # PACKAGE FOLDER
+unpack_debian() { # FOLDER PACKAGE...
+    local folder=$1 package
+    shift
     command -v apt-get >/dev/null || return 1
     if [ "$(id -u)" = 0 ]; then quietly apt-get update || return 1; fi
-    mkdir -p "$2" && (cd "$2" && apt-get download "$1") >>$log 2>&1 && quietly dpkg-deb --extract "$2/$1"_*.deb "$2" &&
-        rm "$2/$1"_*.deb
+    mkdir -p "$folder" && (cd "$folder" && apt-get download "$@") >>$log 2>&1 || return 1
+    for package in "$folder"/*.deb; do quietly dpkg-deb --extract "$package" "$folder" || return 1; done
+    rm "$folder"/*.deb
 }
 
 install_prometheus() {
@@ -122,12 +126,27 @@ install_prometheus() {
     if command -v prometheus >/dev/null && command -v promtool >/dev/null; then return; fi
     [ -f $folder/.stamp ] && return
     say "unpacking Debian's package prometheus into $folder"
-    if unpack_debian prometheus $folder && quietly $folder/usr/bin/prometheus --version &&
+    if unpack_debian $folder prometheus && quietly $folder/usr/bin/prometheus --version &&
         quietly $folder/usr/bin/promtool --version; then
         touch $folder/.stamp
     else
         rm -rf $folder
         say "SKIPPED Prometheus: install prometheus and promtool (see $log)"
+    fi
+}
+
+install_redis() {
+    local folder=$venvs/redis libraries
+    if command -v redis-server >/dev/null; then return; fi
+    [ -f $folder/.stamp ] && return
+    say "unpacking Debian's package redis-server into $folder"
+    if unpack_debian $folder redis-server redis-tools libjemalloc2 liblzf1 &&
+        libraries=$(printf '%s:' $folder/usr/lib/*-linux-gnu) &&
+        quietly env LD_LIBRARY_PATH="$libraries" $folder/usr/bin/redis-server --version; then
+        touch $folder/.stamp
+    else
+        rm -rf $folder
+        say "SKIPPED Redis: install redis-server (see $log)"
     fi
 }
 
@@ -151,6 +170,7 @@ if [ "$scope" = tests ]; then
     ln -sfn "$first" $venvs/oldest
     install_python_sdk cdp "$last" "$last_version"
     install_prometheus
+    install_redis
 fi
 if [ "$scope" = tests ] && [ "$first" != "$last" ]; then
     say "using Python $first_version and $last_version"

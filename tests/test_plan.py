@@ -511,7 +511,7 @@ def test_a_plan_is_checked_also_where_facts_end_with_the_process(tmp_path: Path)
     )
     assert done.returncode == 0
     assert done.stdout == "plan.yaml can be used: 1 events with 0 attributes\n"
-    assert done.stderr.startswith('not compared with what was sent: facts: memory ends with the process')
+    assert done.stderr.startswith("not compared with what was sent: facts: memory ends with the process")
 
 
 def test_the_rules_that_compare_with_a_plan_know_it_and_those_without_one_do_not_run() -> None:

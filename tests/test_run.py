@@ -101,6 +101,8 @@ def test_sigterm_answers_what_is_in_flight_and_loses_no_journal_line(tmp_path: P
     [
         (["--listen", "nowhere"], "", ["--listen: not an address"]),
         (["--upstream", "ftp://x"], "", ["--upstream: not an upstream"]),
+        (["--facts", "redis://:secret@127.0.0.1"], "", ["facts: replicas that share a Redis need one hash key"]),
+        ([], "hash_key_file: /nowhere/key\n", ["hash_key_file: /nowhere/key: no such file or directory"]),
         (["--upstream-proxy", "socks://x:1"], "", ["--upstream-proxy: not an HTTP proxy"]),
         ([], "extra_ca: /nowhere/company.pem\n", ["extra_ca: /nowhere/company.pem: no such file or directory"]),
         ([], "enforcment: observe\nrules:\n  milisecond-timestamp:\n    action: off\n", [":1:1:", ":3:3:"]),
@@ -122,6 +124,7 @@ def test_a_mistake_is_told_in_one_line_each_and_nothing_starts(
     assert len(told) == len(lines), done.stderr
     for line, part in zip(told, lines, strict=True):
         assert part in line
+    assert "secret" not in done.stderr
 
 
 @pytest.mark.parametrize("option", ["--listen", "--admin"])

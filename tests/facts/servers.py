@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,42 @@ def cluster(folder: Path) -> Iterator[int]:
             assert time.monotonic() < end, "the cluster does not come up"
             time.sleep(0.02)
         yield port
+
+
+class Detour:
+    """A way to a port that can be made slow, or be closed."""
+
+    def __init__(self, port: int) -> None:
+        self.to = port
+        self.port = 0
+        self.seconds = 0.0
+        """How long each answer takes longer."""
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._pass, "127.0.0.1", self.port)
+        self.port = int(self._server.sockets[0].getsockname()[1])
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for writer in self._open:
+            writer.close()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self.to)
+        self._open |= {writer, back}
+        with contextlib.suppress(OSError):
+            async with asyncio.TaskGroup() as ways:
+                ways.create_task(self._copy(reader, back, lambda: 0.0))
+                ways.create_task(self._copy(there, writer, lambda: self.seconds))
+        self._open -= {writer, back}
+
+    @staticmethod
+    async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: Callable[[], float]) -> None:
+        while content := await reader.read(65_536):
+            if seconds():
+                await asyncio.sleep(seconds())
+            writer.write(content)
+        writer.close()

@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from functools import reduce
+from ipaddress import IPv4Address
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -196,6 +203,36 @@ async def test_a_password_a_database_and_a_socket_are_taken_from_the_url(tmp_pat
             assert await read(store, Key("x", "ws", "a")) == Span(0, 1)
         async with opened(f"redis://:se%2Fcret@127.0.0.1:{port}/4") as store:
             assert await read(store, Key("x", "ws", "a")) is None
+
+
+def certified(folder: Path) -> tuple[Path, Path]:
+    """A certificate for this machine that vouches for itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, SHA256())
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (folder / "key.pem").write_bytes(private)
+    return folder / "cert.pem", folder / "key.pem"
+
+
+async def test_over_tls_only_a_server_that_is_vouched_for_is_trusted(tmp_path: Path) -> None:
+    certificate, key = certified(tmp_path)
+    secure = servers.free_port()
+    files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-ca-cert-file", str(certificate))
+    with servers.redis(tmp_path, "--tls-port", str(secure), "--tls-auth-clients", "no", *files):
+        async with opened(f"rediss://127.0.0.1:{secure}?ssl_ca_certs={certificate}") as store:
+            await store.join_many([Fact(Key("x", "ws", "a"), Span(1, 1), 60)], (), now=0)
+            assert await read(store, Key("x", "ws", "a")) == Span(1, 1)
+        async with opened(f"rediss://127.0.0.1:{secure}") as store:
+            with pytest.raises(Exception, match="CERTIFICATE_VERIFY_FAILED"):
+                await read(store, Key("x", "ws", "a"))
 
 
 async def test_a_cluster_may_also_be_named_as_one(cluster: str) -> None:
