@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, Protocol, Self, get_args
 
@@ -454,6 +455,8 @@ class Sample:
 
     def sealed(self, sealing: Sealing) -> Sample:
         """The same set with every plain member hashed."""
+        if len(self.plain) == 1 and not self.hashes:
+            return Sample(self.limit, tuple(map(sealing.member, self.plain)))
         hashes = sorted({*self.hashes, *map(sealing.member, self.plain)})
         return Sample(self.limit, tuple(hashes[: self.limit]))
 
@@ -476,15 +479,11 @@ class Groups:
 
     def join(self, other: Groups) -> Groups:
         """Label by label, the members of both."""
-        limit = min(self.limit, other.limit)
-        labels = sorted({*self.samples, *other.samples})[:limit]
-        return Groups(limit, {label: self._joined(label, other) for label in labels})
-
-    def _joined(self, label: str, other: Groups) -> Sample:
-        mine, theirs = self.samples.get(label), other.samples.get(label)
-        if mine is None or theirs is None:
-            return mine or theirs or Sample(0)
-        return mine.join(theirs)
+        samples = dict(self.samples)
+        for label, theirs in other.samples.items():
+            mine = samples.get(label)
+            samples[label] = theirs if mine is None else mine.join(theirs)
+        return Groups(limit := min(self.limit, other.limit), _first(limit, samples))
 
     def lacks(self, other: Groups) -> bool:
         """Whether joining another one says anything new."""
@@ -499,12 +498,20 @@ class Groups:
 
     def sealed(self, sealing: Sealing) -> Groups:
         """The same with every member hashed, and every label that holds something personal."""
-        kept = [(sealing.label(label), sample.sealed(sealing)) for label, sample in self.samples.items()]
-        return Groups(self.limit, dict(sorted(kept)[: self.limit]))
+        sealed: dict[int, Sample] = {}  # many labels may share one set
+        for sample in self.samples.values():
+            if id(sample) not in sealed:
+                sealed[id(sample)] = sample.sealed(sealing)
+        samples = {sealing.label(label): sealed[id(sample)] for label, sample in self.samples.items()}
+        return Groups(self.limit, _first(self.limit, samples))
 
     def counts(self) -> dict[str, float]:
         """How many members each label ever had."""
         return {label: sample.count() for label, sample in self.samples.items()}
+
+
+def _first(limit: int, samples: dict[str, Sample]) -> dict[str, Sample]:
+    return samples if len(samples) <= limit else dict(sorted(samples.items(), key=itemgetter(0))[:limit])
 
 
 @dataclass(frozen=True, slots=True)

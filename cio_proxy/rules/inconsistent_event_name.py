@@ -42,7 +42,7 @@ from cio_proxy.model import (
 from cio_proxy.recognise import parts, template
 
 DAY = 86_400.0
-WEEK = 7 * DAY
+MONTH = 30 * DAY
 
 _PART = re.compile(r"<[a-z-]+>")
 _SEPARATOR = re.compile(r"([.:/])")
@@ -135,14 +135,12 @@ class Style(NamedTuple):
 
 
 def needs(call: Call, people: People) -> Iterable[Key]:
-    """What was seen in the day and the week before this one."""
+    """How the name was spelled the day before."""
     name = _judged(call)
     if not name:
         return ()
-    keys = [_styles(call, 1)]
-    if word := normal(name):
-        keys.append(_spellings(call, word, 1))
-    return keys
+    word = normal(name)
+    return (spellings(call.workspace, word, call.at // DAY - 1),) if word else ()
 
 
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[Fact]:
@@ -154,10 +152,9 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[F
 def _taught(call: Call, name: str, convention: str) -> Iterator[Fact]:
     if word := normal(name):
         sent = Sample(COUNTED, plain=frozenset((f"{call.exchange.id}/{call.item}",)))
-        yield Fact(_spellings(call, word, 0), Groups(SPELLINGS, {name: sent}), 2 * DAY)
+        yield Fact(spellings(call.workspace, word, call.at // DAY), Groups(SPELLINGS, {name: sent}), 2 * DAY)
         if convention == "auto" and (style := style_of(name)):
-            told = Sample(COUNTED, plain=frozenset((re.sub(r"\d+", "0", name),)))
-            yield Fact(_styles(call, 0), Groups(len(_STYLES) + 2, {style: told}), 2 * WEEK)
+            yield Fact(_styles(call), styled(name, style), MONTH)
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
@@ -206,18 +203,26 @@ def style_of(name: str) -> str:
     return MIXED if len(shown) > 1 else next(iter(shown), "")
 
 
+@lru_cache(10_000)
+def styled(name: str, style: str) -> Groups:
+    """That a name, whatever small number is in it, is in a style."""
+    return Groups(len(_STYLES) + 2, {style: Sample(COUNTED, plain=frozenset((re.sub(r"\d+", "0", name),)))})
+
+
 def _shown(segment: str) -> str:
     mark = next((mark for mark in _WRITTEN if mark in segment), "")
     fitting = [style for style in _WRITTEN[mark] if _fits(segment, style)]
     return MIXED if not fitting else fitting[0] if len(fitting) == 1 else ""
 
 
-def _spellings(call: Call, word: str, before: int) -> Key:
-    return Key("event-spellings", call.workspace, f"{call.at // DAY - before:.0f}\0{word}", named=True)
+@lru_cache(10_000)
+def spellings(workspace: str, word: str, day: float) -> Key:
+    """The key of the spellings of one name on one day."""
+    return Key("event-spellings", workspace, f"{day:.0f}\0{word}", named=True)
 
 
-def _styles(call: Call, before: int) -> Key:
-    return Key("event-styles", call.workspace, f"{call.at // WEEK - before:.0f}\0", named=True)
+def _styles(call: Call) -> Key:
+    return Key("event-styles", call.workspace, "", named=True)
 
 
 class Spelling(NamedTuple):
@@ -231,7 +236,7 @@ class Spelling(NamedTuple):
 def _usual(call: Call, name: str, word: str, known: Known) -> Spelling | None:
     """The commonest other spelling, if it is commoner than this one, or this one is new."""
     own = known.label(name)
-    seen = [each for days in (0, 1) if (each := known.groups(_spellings(call, word, days)))]
+    seen = [each for days in (0, 1) if (each := known.groups(spellings(call.workspace, word, call.at // DAY - days)))]
     if all(len(each.samples) == 1 and own in each.samples for each in seen):
         return None
     counts = reduce(Groups.join, seen).counts()
@@ -241,17 +246,14 @@ def _usual(call: Call, name: str, word: str, known: Known) -> Spelling | None:
 
 
 def _style(call: Call, known: Known) -> Style | None:
-    """The style of the workspace, from the week in which more names were seen."""
-    found = Style("", 0, 0)
-    for weeks in (0, 1):
-        if seen := known.groups(_styles(call, weeks)):
-            counts = seen.counts()
-            total = sum(counts.values())
-            if total > found.total:
-                style = max(counts, key=lambda each: counts[each])
-                found = Style(style, counts[style], total)
-    enough = found.total >= known.params["names"] and found.names * 100 >= found.total * known.params["majority"]
-    return found if enough and found.name != MIXED else None
+    """The style that most names of the workspace are in, if enough were seen."""
+    seen = known.groups(_styles(call))
+    if seen is None:
+        return None
+    counts = seen.counts()
+    total, style = sum(counts.values()), max(counts, key=lambda each: counts[each])
+    enough = total >= known.params["names"] and counts[style] * 100 >= total * known.params["majority"]
+    return Style(style, counts[style], total) if enough and style != MIXED else None
 
 
 def _respelled(call: Call, name: str, other: Spelling) -> Iterator[Finding]:
