@@ -190,7 +190,7 @@ def fits(name: str, convention: str) -> bool:
 @lru_cache(10_000)
 def normal(name: str) -> str:
     """What all spellings of a name have in common; nothing for a name that may be another one in each call."""
-    if len(name) > LONGEST or _ID.search(name) or parts(name):
+    if len(name) > LONGEST or not name.isprintable() or _ID.search(name) or parts(name):
         return ""
     return _BETWEEN.sub("", name.lower())
 
