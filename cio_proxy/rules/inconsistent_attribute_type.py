@@ -9,8 +9,8 @@ other one is the odd one; where both are common, the rarer one is likely. Object
 hold, a few levels deep.
 
 Null, an empty text, object or list is of no type: it clears. Whole numbers and others are one type, and so are texts
-whatever is in them: that a text is a number, a date or a boolean is only told. Lists of several types, keys that hold
-an id, reserved names, and those that begin with `_` or `cio_` are not judged.
+whatever is in them: that a text holds a number, a date or a boolean is only told. Lists of several types, keys that
+hold an id, reserved names, and those that begin with `_` or `cio_` are not judged.
 
 Fix: send the attribute in one type everywhere, and send it again for the people who have the other one.
 
@@ -23,7 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache, reduce
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cio_proxy.model import (
     Call,
@@ -36,11 +36,10 @@ from cio_proxy.model import (
     Known,
     Outcome,
     Param,
-    Path,
     People,
     RuleInfo,
     Sample,
-    keys_of,
+    Shape,
     pointer,
 )
 from cio_proxy.recognise import is_plain
@@ -64,28 +63,20 @@ COUNTED = 40
 """Up to how many people of a type are counted exactly: twice those that are enough."""
 TYPES = 400
 """How many types of attributes are known of the people of a workspace, and of one event."""
-ATTRIBUTES = 50
+ATTRIBUTES = 100
 """How many attributes of one call are looked at."""
 LONGEST = 150
-"""Characters of a name that is judged (reference 6.2 has bytes)."""
-DEPTH = 3
-"""How deep in objects and lists."""
+"""Characters of a name that is judged: for Customer.io it may have so many bytes (reference 6.2)."""
 
-NUMBER, BOOLEAN, TEXT, OBJECT, LIST = "number", "boolean", "text", "object", "list"
-DIGITS, DATE, WORD = "text: number", "text: date", "text: boolean"
-MIXED = ""
-"""Of a list whose members are of several types."""
-SHOWN = {
-    NUMBER: "a number",
-    BOOLEAN: "a boolean",
-    TEXT: "a text",
-    DIGITS: "a number in quotes",
-    DATE: "a date as text",
-    WORD: "a boolean in quotes",
-    OBJECT: "an object",
-    LIST: "a list",
+KINDS: Final[Mapping[type, str]] = {
+    int: "number",
+    float: "number",
+    bool: "boolean",
+    str: "text",
+    dict: "object",
+    list: "list",
 }
-FAMILY = {kind: TEXT if kind.startswith(TEXT) else kind for kind in SHOWN}
+SHOWN = {"number": "a number", "boolean": "a boolean", "text": "a text", "object": "an object", "list": "a list"}
 RESERVED = frozenset(
     {
         *("id", "email", "phone", "cio_id", "anonymous_id", "created_at", "createdAt", "unsubscribed"),
@@ -94,12 +85,20 @@ RESERVED = frozenset(
 )
 """What Customer.io gives a meaning to (reference 6.3), and reads in more than one form."""
 
-_DIGITS = re.compile(r"[+-]?[0-9]{1,40}(?:\.[0-9]{1,40})?\Z")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,40}(?:\.[0-9]{1,40})?\Z")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9:.,Z+-]{4,30})?\Z")
 _ID = re.compile(r"[0-9]{3}")
 
-type Types = dict[str, tuple[str, Path]]
-"""The type of each attribute, and where it is."""
+
+class Types(NamedTuple):
+    """The types of all that is in a call."""
+
+    kinds: Mapping[str, str]
+    """By what each is called: `address.zip`, `items[].price`."""
+    labels: tuple[str, ...]
+    """The same as a store sees it."""
+    rivals: frozenset[str]
+    """What is of another type, as a store sees it."""
 
 
 def needs(call: Call, people: People) -> Iterable[Key]:
@@ -111,13 +110,10 @@ def needs(call: Call, people: People) -> Iterable[Key]:
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[Fact]:
     """That this person has attributes of these types, if they were accepted."""
     scope, person = _scope(call), call.subject
-    if not scope or person is None or outcome.kind != "accepted":
+    if not scope or person is None or outcome.kind != "accepted" or not (labels := types_of(call.shape).labels):
         return ()
-    one = Sample(COUNTED, plain=frozenset((person,)))
-    labels = {f"{name}\0{kind}": one for name, (kind, _) in _types(call).items() if kind}
-    if not labels:
-        return ()
-    return (Fact(key_of(call.workspace, scope, call.at // WEEK), Groups(TYPES, labels), 2 * WEEK),)
+    groups = Groups(TYPES, dict.fromkeys(labels, Sample(COUNTED, plain=frozenset((person,)))))
+    return (Fact(key_of(call.workspace, scope, call.at // WEEK), groups, 2 * WEEK),)
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
@@ -125,22 +121,17 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
     scope = _scope(call)
     if not scope:
         return ()
-    keys = [key_of(call.workspace, scope, call.at // WEEK - weeks) for weeks in (0, 1)]
-    seen = [groups for key in keys if (groups := known.groups(key)) is not None]
+    seen = []
+    for weeks in (0, 1):
+        groups = known.groups(key_of(call.workspace, scope, call.at // WEEK - weeks))
+        if groups is not None:
+            seen.append(groups.samples)
     if not seen:
         return ()
-    odd = [
-        (name, kind, path)
-        for name, (kind, path) in _types(call).items()
-        if kind and any(label in groups.samples for groups in seen for label in rivals(name, FAMILY[kind]))
-    ]
-    return _odd(call, odd, seen, known) if odd else ()
-
-
-@lru_cache(10_000)
-def rivals(name: str, family: str) -> tuple[str, ...]:
-    """What the other types of an attribute are called in a store, where nothing in its name is personal."""
-    return tuple(f"{name}\0{kind}" for kind in SHOWN if FAMILY[kind] != family)
+    types = types_of(call.shape)
+    if all(samples.keys().isdisjoint(types.rivals) for samples in seen):
+        return ()
+    return _odd(call, types, seen, known)
 
 
 @lru_cache(10_000)
@@ -151,16 +142,17 @@ def key_of(workspace: str, scope: str, week: float) -> Key:
 
 def _scope(call: Call) -> str:
     """What an attribute belongs to: the people of one API, or an event of one name."""
+    api = "pipelines" if call.api == "pipelines" else "track"
     if call.kind == "identify":
-        return ("pipelines" if call.api == "pipelines" else "track") if call.attributes else ""
-    return scope_of(call.name, call.api == "pipelines") if call.data and call.name else ""
+        return api if call.attributes else ""
+    return scope_of(call.name, api) if call.data and call.name else ""
 
 
 @lru_cache(10_000)
-def scope_of(name: str, pipelines: bool) -> str:
+def scope_of(name: str, api: str) -> str:
     """The scope of an event; none for a name that may be another one in each call."""
     name = name.strip()
-    return f"{'pipelines' if pipelines else 'track'}\0{name}" if is_fixed(name) else ""
+    return f"{api}\0{name}" if is_fixed(name) else ""
 
 
 @lru_cache(10_000)
@@ -175,112 +167,100 @@ def is_judged(name: str) -> bool:
     return name not in RESERVED and not name.startswith(("_", "cio_")) and is_fixed(name)
 
 
-def _types(call: Call) -> Types:
-    found: Types = {}
-    fields = call.attributes if call.kind == "identify" else call.data
-    for name, value in fields.items():
-        if len(found) >= ATTRIBUTES:
-            break
-        if value is not None and is_judged(name):
-            _gather(value, name, (None, name), DEPTH, found)
-    return found
+@lru_cache(1_000)
+def types_of(shape: Shape) -> Types:
+    """The types that a shape shows. What is of several types within one call has none."""
+    found: dict[str, set[str]] = {}
+    _gather(shape, "", found)
+    kinds = {name: kind for name, (kind, *others) in found.items() if not others}
+    return Types(
+        kinds=kinds,
+        labels=tuple(_label(name, kind) for name, kind in kinds.items()),
+        rivals=frozenset(_label(name, other) for name, kind in kinds.items() for other in SHOWN if other != kind),
+    )
 
 
-def _gather(value: Json, name: str, path: Path, depth: int, found: Types) -> None:
-    kind = _kind(value)
-    if kind is None:
-        return
-    old = found.get(name)
-    if old is None:
-        found[name] = kind, path
-    elif FAMILY.get(old[0]) != FAMILY[kind]:
-        found[name] = MIXED, path
-    if depth and len(found) < ATTRIBUTES:
-        if type(value) is dict:
-            for key, member in value.items():
-                if is_judged(key):
-                    _gather(member, f"{name}.{key}", (path, key), depth - 1, found)
-        elif type(value) is list:
-            for index, member in enumerate(value[:ATTRIBUTES]):
-                _gather(member, f"{name}[]", (path, index), depth - 1, found)
+def _gather(shape: Shape, within: str, found: dict[str, set[str]]) -> None:
+    for name, kind, members in shape:
+        if kind in KINDS and (name or within) and is_judged(name) and len(found) < ATTRIBUTES:
+            called = _called(name, within)
+            found.setdefault(called, set()).add(KINDS[kind])
+            _gather(members, called, found)
 
 
-def _kind(value: Json) -> str | None:
-    """The type of a value; None for what clears."""
-    kind = type(value)
-    if kind is str:
-        return _kind_of_text(value) if value else None  # type: ignore[arg-type]  # it is one
-    if kind is int or kind is float:
-        return NUMBER
-    if kind is bool:
-        return BOOLEAN
-    if kind is dict:
-        return OBJECT if value else None
-    return LIST if value else None
+def _called(name: str, within: str) -> str:
+    return name if not within else f"{within}.{name}" if name else f"{within}[]"
 
 
-def _kind_of_text(text: str) -> str:
-    if "0" <= text[-1] <= "9" or text[-1] == "Z":
-        return DIGITS if _DIGITS.match(text) else DATE if _DATE.match(text) else TEXT
-    return WORD if len(text) <= 5 and text.lower() in ("true", "false") else TEXT
+def _label(name: str, kind: str) -> str:
+    return f"{name}\0{kind}"
 
 
-class _Usual(NamedTuple):
-    """The people who have an attribute in one type; of the kinds of text the commonest, and how many have that."""
-
-    kind: str
-    most: float
-    people: Sample
-
-
-_NOBODY = _Usual("", 0, Sample(COUNTED))
-
-
-def _odd(call: Call, odd: list[tuple[str, str, Path]], seen: list[Groups], known: Known) -> Iterator[Finding]:
-    where = call.attributes_at if call.kind == "identify" else call.data_at
-    for name, kind, path in odd:
-        families = _families(name, seen)
-        own = families.pop(FAMILY[kind], _NOBODY)
-        usual = max(families.values(), key=lambda each: (each.people.count(), each.kind))
-        others = own.people.count()
-        if others < COUNTED and (call.subject is None or known.member(call.subject) not in own.people.hashes):
+def _odd(call: Call, types: Types, seen: list[Mapping[str, Sample]], known: Known) -> Iterator[Finding]:
+    fields, at = (call.attributes, call.attributes_at) if call.kind == "identify" else (call.data, call.data_at)
+    for name, kind in types.kinds.items():
+        people = {other: _people(name, other, seen) for other in SHOWN}
+        own = people.pop(kind)
+        others = own.count()
+        if others < COUNTED and (call.subject is None or known.member(call.subject) not in own.hashes):
             others += 1
-        if others < usual.people.count() and (confidence := _confidence(usual.people.count(), others, known.params)):
-            yield _finding(pointer(where, *keys_of(path)), name, kind, others, usual, confidence)
+        usual = max(people, key=lambda each: people[each].count())
+        most = people[usual].count()
+        if others < most and (confidence := _confidence(most, others, known.params)):
+            keys, value = next(_places(fields, "", name))
+            yield _finding(pointer(at, *keys), name, _shown(value), others, usual, most, confidence)
 
 
-def _families(name: str, seen: list[Groups]) -> dict[str, _Usual]:
-    """Who has an attribute in which type, texts of all kinds together under the commonest of them."""
-    found: dict[str, _Usual] = {}
-    for kind, family in FAMILY.items():
-        samples = [sample for groups in seen if (sample := groups.samples.get(f"{name}\0{kind}")) is not None]
-        if samples:
-            people = reduce(Sample.join, samples)
-            old = found.get(family, _NOBODY)
-            commonest = kind if people.count() > old.most else old.kind
-            found[family] = _Usual(commonest, max(people.count(), old.most), people.join(old.people))
-    return found
+def _people(name: str, kind: str, seen: list[Mapping[str, Sample]]) -> Sample:
+    label = _label(name, kind)
+    return reduce(Sample.join, [samples[label] for samples in seen if label in samples], Sample(COUNTED))
 
 
-def _confidence(usual: float, others: float, params: Mapping[str, Any]) -> Confidence | None:
-    if usual < params["people"]:
+def _confidence(most: float, others: float, params: Mapping[str, Any]) -> Confidence | None:
+    if most < params["people"]:
         return None
-    if usual * 100 >= params["majority"] * (usual + others):
+    if most * 100 >= params["majority"] * (most + others):
         return "certain"
     return "likely" if others >= params["people"] else None
 
 
-def _finding(where: str, name: str, kind: str, others: float, usual: _Usual, confidence: Confidence) -> Finding:
+def _places(value: Json | Mapping[str, Json], called: str, wanted: str) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Where something of this name is, and what is there."""
+    if called == wanted and value is not None and value != "":
+        yield (), value
+    elif isinstance(value, dict):
+        for key, member in value.items():
+            for keys, found in _places(member, _called(key, called), wanted):
+                yield (key, *keys), found
+    elif isinstance(value, list):
+        for index, member in enumerate(value):
+            for keys, found in _places(member, _called("", called), wanted):
+                yield (index, *keys), found
+
+
+def _shown(value: Json) -> str:
+    if isinstance(value, str):
+        if _NUMBER.match(value):
+            return "a number in quotes"
+        if value.lower() in ("true", "false"):
+            return "a boolean in quotes"
+        if _DATE.match(value):
+            return "a date in quotes"
+    return SHOWN[KINDS[type(value)]]
+
+
+def _finding(
+    where: str, name: str, shown: str, others: float, usual: str, most: float, confidence: Confidence
+) -> Finding:
     return RULE.finding(
         where,
-        f"`{name}` is {SHOWN[kind]} here (in this type of {_people(others)}),"
-        f" and {SHOWN[usual.kind]} of {_people(usual.people.count())}",
+        f"`{name}` is {shown} here and for {_count(others)} in all, and {SHOWN[usual]} for {_count(most)}",
         effect="Customer.io stores both and answers 200: a condition on the one type need not match the other.",
-        fix=f"Send `{name}` as {SHOWN[FAMILY[usual.kind]]} everywhere.",
+        fix=f"Send `{name}` as {SHOWN[usual]} everywhere.",
         name=name,
         confidence=confidence,
     )
 
 
-def _people(count: float) -> str:
-    return f"about {count:.0f} people" if count >= COUNTED else f"{count:.0f} people" if count > 1 else "one person"
+def _count(people: float) -> str:
+    return f"about {people:.0f} people" if people >= COUNTED else f"{people:.0f} people" if people > 1 else "one person"

@@ -146,15 +146,13 @@ def needs(call: Call, people: People) -> Iterable[Key]:
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[Fact]:
     """How an accepted name is spelled, and what style it is in."""
     name = _judged(call)
-    return _taught(call, name, params["convention"]) if name and outcome.kind == "accepted" else ()
-
-
-def _taught(call: Call, name: str, convention: str) -> Iterator[Fact]:
-    if word := normal(name):
-        sent = Sample(COUNTED, plain=frozenset((f"{call.exchange.id}/{call.item}",)))
-        yield Fact(spellings(call.workspace, word, call.at // DAY), Groups(SPELLINGS, {name: sent}), 2 * DAY)
-        if convention == "auto" and (style := style_of(name)):
-            yield Fact(_styles(call), styled(name, style), MONTH)
+    if not name or outcome.kind != "accepted" or not (word := normal(name)):
+        return ()
+    sent = Sample(COUNTED, plain=frozenset((f"{call.exchange.id}/{call.item}",)))
+    spelled = Fact(spellings(call.workspace, word, call.at // DAY), Groups(SPELLINGS, {name: sent}), 2 * DAY)
+    if params["convention"] != "auto" or not (style := style_of(name)):
+        return (spelled,)
+    return (spelled, Fact(styles(call.workspace), styled(name, style), MONTH))
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
@@ -221,8 +219,10 @@ def spellings(workspace: str, word: str, day: float) -> Key:
     return Key("event-spellings", workspace, f"{day:.0f}\0{word}", named=True)
 
 
-def _styles(call: Call) -> Key:
-    return Key("event-styles", call.workspace, "", named=True)
+@lru_cache(1_000)
+def styles(workspace: str) -> Key:
+    """The key of the styles of all names: known of the workspace as a whole."""
+    return Key("event-styles", workspace, "", named=True)
 
 
 class Spelling(NamedTuple):
@@ -235,25 +235,34 @@ class Spelling(NamedTuple):
 
 def _usual(call: Call, name: str, word: str, known: Known) -> Spelling | None:
     """The commonest other spelling, if it is commoner than this one, or this one is new."""
-    own = known.label(name)
-    seen = [each for days in (0, 1) if (each := known.groups(spellings(call.workspace, word, call.at // DAY - days)))]
-    if all(len(each.samples) == 1 and own in each.samples for each in seen):
+    own, day = known.label(name), call.at // DAY
+    today = known.groups(spellings(call.workspace, word, day))
+    before = known.groups(spellings(call.workspace, word, day - 1))
+    if _is_alone(own, today) and _is_alone(own, before):
         return None
-    counts = reduce(Groups.join, seen).counts()
+    counts = reduce(Groups.join, filter(None, (today, before))).counts()
     mine = counts.pop(own, 0)
-    other = max(counts, key=lambda each: (counts[each], each), default=own)
-    return Spelling(other, counts[other], mine) if mine < counts.get(other, 0) else None
+    other = max(counts, key=lambda each: (counts[each], each))
+    return Spelling(other, counts[other], mine) if mine < counts[other] else None
+
+
+def _is_alone(own: str, seen: Groups | None) -> bool:
+    return seen is None or (len(seen.samples) == 1 and own in seen.samples)
 
 
 def _style(call: Call, known: Known) -> Style | None:
     """The style that most names of the workspace are in, if enough were seen."""
-    seen = known.groups(_styles(call))
+    seen = known.groups(styles(call.workspace))
     if seen is None:
         return None
-    counts = seen.counts()
-    total, style = sum(counts.values()), max(counts, key=lambda each: counts[each])
-    enough = total >= known.params["names"] and counts[style] * 100 >= total * known.params["majority"]
-    return Style(style, counts[style], total) if enough and style != MIXED else None
+    total, most, usual = 0.0, 0.0, MIXED
+    for style, names in seen.samples.items():
+        count = names.count()
+        total += count
+        if count > most:
+            most, usual = count, style
+    enough = total >= known.params["names"] and most * 100 >= total * known.params["majority"]
+    return Style(usual, most, total) if enough and usual != MIXED else None
 
 
 def _respelled(call: Call, name: str, other: Spelling) -> Iterator[Finding]:
