@@ -26,6 +26,7 @@ from cio_proxy.rules import (
     pii_in_name,
     placeholder_identifier,
     redirected_recipient,
+    redundant_identify,
     reserved_name,
     sensitive_value,
     stale_timestamp,
@@ -58,6 +59,7 @@ MODULES: tuple[ModuleType, ...] = (
     redirected_recipient,
     sensitive_value,
     duplicate_event,
+    redundant_identify,
 )
 
 type Results = Iterable[Finding | Unavailable]
