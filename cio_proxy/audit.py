@@ -97,11 +97,14 @@ class Sealer:
 
         self.subject = subject
         self.label: Callable[[str], str] = label
-        self.member: Callable[[str], int] = lru_cache(KEYS)(lambda text: int(seal(text)[:13], 16))
 
-    def key(self, key: Key) -> Key:
+        @lru_cache(KEYS)
+        def sealed(key: Key) -> Key:
+            return Key(key.kind, key.workspace, subject(key.workspace, key.subject, key.named))
+
+        self.member: Callable[[str], int] = lru_cache(KEYS)(lambda text: int(seal(text)[:13], 16))
+        self.key: Callable[[Key], Key] = sealed
         """A key with its subject sealed; for every kind the same."""
-        return Key(key.kind, key.workspace, self.subject(key.workspace, key.subject, key.named))
 
 
 @dataclass(slots=True)

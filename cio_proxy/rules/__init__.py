@@ -17,6 +17,7 @@ from cio_proxy.rules import (
     duplicate_event,
     dynamic_event_name,
     hardcoded_credentials,
+    inconsistent_attribute_type,
     inconsistent_event_name,
     invalid_event_id,
     invalid_field,
@@ -27,6 +28,7 @@ from cio_proxy.rules import (
     pii_in_name,
     placeholder_identifier,
     redirected_recipient,
+    redundant_identify,
     reserved_name,
     sensitive_value,
     shared_anonymous_id,
@@ -49,6 +51,7 @@ MODULES: tuple[ModuleType, ...] = (
     inconsistent_event_name,
     dynamic_event_name,
     missing_email,
+    inconsistent_attribute_type,
     pii_in_name,
     malformed_body,
     invalid_field,
@@ -66,6 +69,7 @@ MODULES: tuple[ModuleType, ...] = (
     shared_anonymous_id,
     split_identity,
     unplanned_event,
+    redundant_identify,
 )
 
 type Results = Iterable[Finding | Unavailable]

@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from cio_proxy.model import Call, Fact, Finding, Key, Known, Origin, Outcome, Param, People, RuleInfo, Span
+from cio_proxy.model import Call, Fact, Finding, Key, Known, Origin, Outcome, Param, RuleInfo, Span
 
 RULE = RuleInfo(
     id="duplicate-event",
@@ -50,11 +50,6 @@ _OCCURRENCE = re.compile(
     r"(?:order|transaction|payment|invoice|booking|reservation|purchase|charge|refund|receipt|request|submission)"
     r"(?:id|uuid|no|nr|num|number|ref|reference|code)?\Z"
 )
-
-
-def needs(call: Call, people: People) -> Iterable[Key]:
-    """The same event before."""
-    return () if (key := _key(call)) is None else (key,)
 
 
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[Fact]:

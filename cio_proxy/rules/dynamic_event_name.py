@@ -97,7 +97,7 @@ def shape_of(name: str) -> str:
     """What a name has in common with others that differ in ids and numbers; nothing where one name tells enough."""
     name = name.strip()
     found = parts(name)
-    if len(name) > _LONGEST or any(part.kind in PERSONAL for part in found):
+    if len(name) > _LONGEST or not name.isprintable() or any(part.kind in PERSONAL for part in found):
         return ""
     varying = [part for part in found if part.kind in WORDS and not _is_fixed(name, part)]
     if any(_confidence(name, part) == "certain" for part in varying):

@@ -42,7 +42,7 @@ from cio_proxy.model import (
 from cio_proxy.recognise import parts, template
 
 DAY = 86_400.0
-WEEK = 7 * DAY
+MONTH = 30 * DAY
 
 _PART = re.compile(r"<[a-z-]+>")
 _SEPARATOR = re.compile(r"([.:/])")
@@ -135,29 +135,24 @@ class Style(NamedTuple):
 
 
 def needs(call: Call, people: People) -> Iterable[Key]:
-    """What was seen in the day and the week before this one."""
+    """How the name was spelled the day before."""
     name = _judged(call)
     if not name:
         return ()
-    keys = [_styles(call, 1)]
-    if word := normal(name):
-        keys.append(_spellings(call, word, 1))
-    return keys
+    word = normal(name)
+    return (spellings(call.workspace, word, call.at // DAY - 1),) if word else ()
 
 
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[Fact]:
     """How an accepted name is spelled, and what style it is in."""
     name = _judged(call)
-    return _taught(call, name, params["convention"]) if name and outcome.kind == "accepted" else ()
-
-
-def _taught(call: Call, name: str, convention: str) -> Iterator[Fact]:
-    if word := normal(name):
-        sent = Sample(COUNTED, plain=frozenset((f"{call.exchange.id}/{call.item}",)))
-        yield Fact(_spellings(call, word, 0), Groups(SPELLINGS, {name: sent}), 2 * DAY)
-        if convention == "auto" and (style := style_of(name)):
-            told = Sample(COUNTED, plain=frozenset((re.sub(r"\d+", "0", name),)))
-            yield Fact(_styles(call, 0), Groups(len(_STYLES) + 2, {style: told}), 2 * WEEK)
+    if not name or outcome.kind != "accepted" or not (word := normal(name)):
+        return ()
+    sent = Sample(COUNTED, plain=frozenset((f"{call.exchange.id}/{call.item}",)))
+    spelled = Fact(spellings(call.workspace, word, call.at // DAY), Groups(SPELLINGS, {name: sent}), 2 * DAY)
+    if params["convention"] != "auto" or not (style := style_of(name)):
+        return (spelled,)
+    return (spelled, Fact(styles(call.workspace), styled(name, style), MONTH))
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
@@ -193,7 +188,7 @@ def fits(name: str, convention: str) -> bool:
 @lru_cache(10_000)
 def normal(name: str) -> str:
     """What all spellings of a name have in common; nothing for a name that may be another one in each call."""
-    if len(name) > LONGEST or _ID.search(name) or parts(name):
+    if len(name) > LONGEST or not name.isprintable() or _ID.search(name) or parts(name):
         return ""
     return _BETWEEN.sub("", name.lower())
 
@@ -206,18 +201,28 @@ def style_of(name: str) -> str:
     return MIXED if len(shown) > 1 else next(iter(shown), "")
 
 
+@lru_cache(10_000)
+def styled(name: str, style: str) -> Groups:
+    """That a name, whatever small number is in it, is in a style."""
+    return Groups(len(_STYLES) + 2, {style: Sample(COUNTED, plain=frozenset((re.sub(r"\d+", "0", name),)))})
+
+
 def _shown(segment: str) -> str:
     mark = next((mark for mark in _WRITTEN if mark in segment), "")
     fitting = [style for style in _WRITTEN[mark] if _fits(segment, style)]
     return MIXED if not fitting else fitting[0] if len(fitting) == 1 else ""
 
 
-def _spellings(call: Call, word: str, before: int) -> Key:
-    return Key("event-spellings", call.workspace, f"{call.at // DAY - before:.0f}\0{word}", named=True)
+@lru_cache(10_000)
+def spellings(workspace: str, word: str, day: float) -> Key:
+    """The key of the spellings of one name on one day."""
+    return Key("event-spellings", workspace, f"{day:.0f}\0{word}", named=True)
 
 
-def _styles(call: Call, before: int) -> Key:
-    return Key("event-styles", call.workspace, f"{call.at // WEEK - before:.0f}\0", named=True)
+@lru_cache(1_000)
+def styles(workspace: str) -> Key:
+    """The key of the styles of all names: known of the workspace as a whole."""
+    return Key("event-styles", workspace, "", named=True)
 
 
 class Spelling(NamedTuple):
@@ -230,28 +235,34 @@ class Spelling(NamedTuple):
 
 def _usual(call: Call, name: str, word: str, known: Known) -> Spelling | None:
     """The commonest other spelling, if it is commoner than this one, or this one is new."""
-    own = known.label(name)
-    seen = [each for days in (0, 1) if (each := known.groups(_spellings(call, word, days)))]
-    if all(len(each.samples) == 1 and own in each.samples for each in seen):
+    own, day = known.label(name), call.at // DAY
+    today = known.groups(spellings(call.workspace, word, day))
+    before = known.groups(spellings(call.workspace, word, day - 1))
+    if _is_alone(own, today) and _is_alone(own, before):
         return None
-    counts = reduce(Groups.join, seen).counts()
+    counts = reduce(Groups.join, filter(None, (today, before))).counts()
     mine = counts.pop(own, 0)
-    other = max(counts, key=lambda each: (counts[each], each), default=own)
-    return Spelling(other, counts[other], mine) if mine < counts.get(other, 0) else None
+    other = max(counts, key=lambda each: (counts[each], each))
+    return Spelling(other, counts[other], mine) if mine < counts[other] else None
+
+
+def _is_alone(own: str, seen: Groups | None) -> bool:
+    return seen is None or (len(seen.samples) == 1 and own in seen.samples)
 
 
 def _style(call: Call, known: Known) -> Style | None:
-    """The style of the workspace, from the week in which more names were seen."""
-    found = Style("", 0, 0)
-    for weeks in (0, 1):
-        if seen := known.groups(_styles(call, weeks)):
-            counts = seen.counts()
-            total = sum(counts.values())
-            if total > found.total:
-                style = max(counts, key=lambda each: counts[each])
-                found = Style(style, counts[style], total)
-    enough = found.total >= known.params["names"] and found.names * 100 >= found.total * known.params["majority"]
-    return found if enough and found.name != MIXED else None
+    """The style that most names of the workspace are in, if enough were seen."""
+    seen = known.groups(styles(call.workspace))
+    if seen is None:
+        return None
+    total, most, usual = 0.0, 0.0, MIXED
+    for style, names in seen.samples.items():
+        count = names.count()
+        total += count
+        if count > most:
+            most, usual = count, style
+    enough = total >= known.params["names"] and most * 100 >= total * known.params["majority"]
+    return Style(usual, most, total) if enough and usual != MIXED else None
 
 
 def _respelled(call: Call, name: str, other: Spelling) -> Iterator[Finding]:

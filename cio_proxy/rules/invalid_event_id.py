@@ -1,9 +1,15 @@
-"""The id of an event is not a ULID.
+"""The id of an event is not a ULID, or another event had it before.
 
 The `id` of a Track event is documented as a ULID: Customer.io ignores a second event with the same
 one, which makes a retry harmless. What becomes of any other text is not documented. If it is dropped,
 a retried event counts twice; if it is taken, a value that is not unique, such as the id of the person
 or of the order, makes later events vanish.
+
+An id that comes back on another event - of another person, of another name, with other data - makes Customer.io drop
+that event as a repetition, and answer 200. So it is with the `messageId` of Pipelines, unless it holds a UUID as those
+do that the libraries make for each call. The same event under the same
+id is a retry and as it should be; times in its data may differ. Ids are remembered for seconds, since every event may
+have one: what is found is an id that many events share, not one that comes back a day later.
 
 An empty `id` or null is none. The ids of deliveries have a shape of their own and are not judged.
 
@@ -17,28 +23,85 @@ See https://github.com/ulid/spec
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import blake2b
+from typing import Any
 
-from cio_proxy.model import Call, Finding, Json, Known, RuleInfo, pointer
+from cio_proxy.model import Call, Fact, Finding, Json, Key, Known, Outcome, Param, RuleInfo, Sample, leaves, pointer
+from cio_proxy.recognise import moment
 
 RULE = RuleInfo(
     id="invalid-event-id",
     severity="warning",
     category="contract",
     kinds=frozenset({"event", "page", "screen"}),
-    apis=frozenset({"track_v1", "track_v2"}),
-    surest="likely",
+    apis=frozenset({"track_v1", "track_v2", "pipelines"}),
+    params={
+        # No longer than facts may live that never push out another one: with every event an id comes along.
+        "remember": Param(30.0, "how long after an event its id may not come back on another one", "duration"),
+    },
 )
 
+EVENTS = 4
+"""How many events of one id are known: enough to know a retry of each."""
+LONGEST = 200
+
+_UUID = re.compile(r"[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}")
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}\Z")
 
 
+def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[Fact]:
+    """Which event had this id, if it was accepted."""
+    key = _key(call)
+    if key is None or outcome.kind != "accepted":
+        return ()
+    return (Fact(key, Sample(EVENTS, plain=frozenset((_event(call),))), params["remember"]),)
+
+
 def check(call: Call, known: Known) -> Iterable[Finding]:
-    """The shape of the id alone."""
-    id = call.body.get("id")
-    if id is None or id == "" or (type(id) is str and _ULID.match(id)):
+    """That the id was another event's; else its shape alone, where a ULID is documented."""
+    id = _id(call)
+    if id is None or id == "":
+        return ()
+    if (key := _key(call)) and (seen := known.sample(key)) and known.member(_event(call)) not in seen.hashes:
+        return _reused(call)
+    if call.api == "pipelines" or (type(id) is str and _ULID.match(id)):
         return ()
     return _finding(call, id)
+
+
+def _id(call: Call) -> Json:
+    return call.body.get("messageId" if call.api == "pipelines" else "id")
+
+
+def _key(call: Call) -> Key | None:
+    id = _id(call)
+    if not id or not isinstance(id, str | int) or isinstance(id, bool):
+        return None
+    if call.api == "pipelines" and _UUID.search(str(id)):
+        return None
+    return Key("event-id", call.workspace, f"{id}"[:LONGEST].upper())
+
+
+def _event(call: Call) -> str:
+    """Person, kind, name and data, but for the times in it, which a retry may make anew."""
+    data = [leaf for leaf in leaves(dict(call.data)) if moment(leaf[0]) is None]
+    said = repr((call.subject, call.kind, (call.name or "").strip(), data))
+    return blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _reused(call: Call) -> Iterator[Finding]:
+    field = "messageId" if call.api == "pipelines" else "id"
+    yield RULE.finding(
+        pointer(call.body_at, field),
+        f"another event had this `{field}` a moment before",
+        effect="Customer.io takes it for a repetition: it answers 200 and drops the event.",
+        fix="Generate one ULID for each event and keep it for its retries."
+        if field == "id"
+        else "Give each call a message id of its own, and keep it for its retries.",
+        confidence="certain",
+        name=call.name,
+    )
 
 
 def _finding(call: Call, id: Json) -> Iterator[Finding]:

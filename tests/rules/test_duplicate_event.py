@@ -5,9 +5,9 @@ import re
 import pytest
 
 from cio_proxy.audit import Engine, sealed_with
-from cio_proxy.drivers import Recorded, audit_recorded
+from cio_proxy.drivers import Auditor, Recorded, audit_recorded
 from cio_proxy.facts.memory import MemoryStore
-from cio_proxy.model import Exchange, Finding, Settings
+from cio_proxy.model import End, Exchange, Finding, Settings
 from cio_proxy.rules import RULES
 
 RULE = tuple(rule for rule in RULES if rule.info.id == "duplicate-event")
@@ -147,3 +147,28 @@ async def test_another_workspace_has_people_of_its_own() -> None:
     one, other = b"Basic b25lOmtleTE=", b"Basic b3RoZXI6a2V5Mg=="  # one:key1, other:key2
     assert len(await found((0, 200, EVENT), (1, 200, EVENT), sites=(one, one))) == 1
     assert await found((0, 200, EVENT), (1, 200, EVENT), sites=(one, other)) == []
+
+
+@pytest.mark.parametrize(("second", "count"), [(1.0, 1), (2.5, 0)])
+async def test_replicas_on_one_store_see_each_others_events(second: float, count: int) -> None:
+    """The load balancer sends the repetition through another proxy than the event."""
+    store, now, findings = MemoryStore(), 1.75e9, []
+
+    class Noted:
+        def found(self, finding: Finding) -> None:
+            findings.append((finding.exchange, finding.related))
+
+        def ended(self, end: End) -> None:
+            pass
+
+    one, other = (
+        Auditor(Engine(Settings(), RULE, sealed_with(b"k" * 32)), store, [Noted()], lambda: now) for _ in range(2)
+    )
+    for replica, at, id in ((one, 0.0, "first"), (other, second, "second")):
+        now = 1.75e9 + at
+        path = b"/api/v1/customers/42/events"
+        sent = Exchange(
+            id=id, at=now, method="POST", target=path, host="track.customer.io", headers=(), body=EVENT, connection=id
+        )
+        await replica.answered(await replica.begin(sent), 200, b"{}")
+    assert findings == [("second", ("first",))] * count

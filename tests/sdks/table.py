@@ -55,14 +55,14 @@ TABLE: dict[str, dict[str, Reach]] = {
         CDP: (found("hardcoded-credentials"),),
     },
     "inconsistent-event-name": {
-        NODE: (found("inconsistent-event-name"),),
-        TRACK: (found("inconsistent-event-name"),),
-        CDP: "sends Pipelines calls only, where no style of event names is expected until `convention` sets one",
+        NODE: (found("inconsistent-event-name"), found("inconsistent-event-name: two spellings")),
+        TRACK: (found("inconsistent-event-name"), found("inconsistent-event-name: two spellings")),
+        CDP: (found("inconsistent-event-name: two spellings"),),
     },
     "dynamic-event-name": {
-        NODE: (found("dynamic-event-name"),),
-        TRACK: (found("dynamic-event-name"),),
-        CDP: (found("dynamic-event-name"),),
+        NODE: (found("dynamic-event-name"), found("dynamic-event-name: one of many")),
+        TRACK: (found("dynamic-event-name"), found("dynamic-event-name: one of many")),
+        CDP: (found("dynamic-event-name"), found("dynamic-event-name: one of many")),
     },
     "pii-in-name": {
         NODE: (found("pii-in-name"), refused("pii-in-name: event")),
@@ -110,8 +110,8 @@ TABLE: dict[str, dict[str, Reach]] = {
         CDP: "posts every call in a batch, where an old event may well be a backfill",
     },
     "invalid-event-id": {
-        NODE: (found("invalid-event-id"),),
-        TRACK: (found("invalid-event-id"),),
+        NODE: (found("invalid-event-id"), found("invalid-event-id: of another event")),
+        TRACK: (found("invalid-event-id"), found("invalid-event-id: of another event")),
         CDP: "has no id of an event but the messageId that it makes itself",
     },
     "redirected-recipient": {
@@ -159,6 +159,16 @@ TABLE: dict[str, dict[str, Reach]] = {
         TRACK: (found("split-identity"),),
         CDP: (found("split-identity"),),
     },
+    "inconsistent-attribute-type": {
+        NODE: (found("inconsistent-attribute-type"),),
+        TRACK: (found("inconsistent-attribute-type"),),
+        CDP: (found("inconsistent-attribute-type"),),
+    },
+    "redundant-identify": {
+        NODE: (found("redundant-identify"),),
+        TRACK: (found("redundant-identify"),),
+        CDP: (found("redundant-identify"),),
+    },
     "missing-email": {
         NODE: (found("missing-email"),),
         TRACK: (found("missing-email"),),
@@ -173,6 +183,7 @@ UNSTOPPABLE = {
     "duplicate-event",
     "shared-anonymous-id",
     "split-identity",
+    "redundant-identify",
 }
 """Rules that refuse nothing: they find their fault too late, or there is nothing wrong with the call itself."""
 

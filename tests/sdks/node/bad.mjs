@@ -33,6 +33,15 @@ const pitfalls = {
     await known();
     await event('viewed_6f1c2b7e-93d4-4c5a-8f20-1b7d9e4a6c38');
   },
+  'inconsistent-event-name: two spellings': async () => {
+    await known();
+    await event('order_completed');
+    await event('order.completed');
+  },
+  'dynamic-event-name: one of many': async () => {
+    await known();
+    for (let product = 3001; product <= 3101; product += 10) await event(`viewed_product_${product}`);
+  },
   'pii-in-name': () => step('identify', () => track.identify('cust-grace', { ...person, 'invited_by_ada@example.com': true })),
   'pii-in-name: event': async () => {
     await known();
@@ -54,6 +63,11 @@ const pitfalls = {
   'invalid-event-id': async () => {
     await known();
     await event('order_completed', {}, { id: 'order-1000042' });
+  },
+  'invalid-event-id: of another event': async () => {
+    await known();
+    await event('order_completed', {}, { id: '01HB4HBDKTFWYZCK01DMRSWRFD' });
+    await event('invoice_sent', {}, { id: '01HB4HBDKTFWYZCK01DMRSWRFD' });
   },
   'redirected-recipient': async () => {
     await known();
@@ -91,6 +105,15 @@ const pitfalls = {
     await step('identify', () => track.identify(person.email, { created_at: now() }));
     await step('identify', () => track.identify('cust-grace', { plan: 'pro' }));
     await known();
+  },
+  'inconsistent-attribute-type': async () => {
+    for (let n = 0; n <= 20; n += 1) {
+      const seats = n < 20 ? n : '20';
+      await step('identify', () => track.identify(`cust-${n}`, { ...person, email: `p${n}@example.com`, seats }));
+    }
+  },
+  'redundant-identify': async () => {
+    for (let n = 0; n < 10; n += 1) await known();
   },
   'missing-email': () => step('identify', () => track.identify('cust-grace', { first_name: 'Grace', created_at: now() })),
 };

@@ -61,6 +61,34 @@ def made_twice() -> None:
     identify(**PERSON)
 
 
+def two_spellings() -> None:
+    event_of_known_person("order_completed")
+    event("order.completed")
+
+
+def one_of_many() -> None:
+    identify(**PERSON)
+    for product in range(3001, 3102, 10):
+        event(f"viewed_product_{product}")
+
+
+def id_of_another_event() -> None:
+    event_of_known_person("order_completed", id="01HB4HBDKTFWYZCK01DMRSWRFD")
+    event("invoice_sent", id="01HB4HBDKTFWYZCK01DMRSWRFD")
+
+
+def another_type() -> None:
+    for number in range(21):
+        seats = number if number < 20 else "20"
+        person = PERSON | {"email": f"p{number}@example.com", "seats": seats}
+        step("identify", lambda number=number, person=person: cio.identify(f"cust-{number}", **person))
+
+
+def again_and_again() -> None:
+    for _ in range(10):
+        identify(**PERSON)
+
+
 def event_before_the_person() -> None:
     event("signed_up")
     time.sleep(2.5)  # longer than the grace that the rule gives to calls that race each other
@@ -74,6 +102,8 @@ PITFALLS = {
     "hardcoded-credentials": lambda: identify(**PERSON, integration=f"sa_live_{session.key(32)}"),
     "inconsistent-event-name": lambda: event_of_known_person("orderCompleted"),
     "dynamic-event-name": lambda: event_of_known_person("viewed_6f1c2b7e-93d4-4c5a-8f20-1b7d9e4a6c38"),
+    "inconsistent-event-name: two spellings": two_spellings,
+    "dynamic-event-name: one of many": one_of_many,
     "pii-in-name": lambda: identify(**PERSON, **{"invited_by_ada@example.com": True}),
     "pii-in-name: event": lambda: event_of_known_person("invited_ada@example.com"),
     # Two keys of a Python dictionary that JSON writes alike.
@@ -85,6 +115,7 @@ PITFALLS = {
     "ambiguous-identifier": lambda: put("customers/team/grace"),
     "stale-timestamp": lambda: event_of_known_person("order_completed", timestamp=week_ago()),
     "invalid-event-id": lambda: event_of_known_person("order_completed", id="order-1000042"),
+    "invalid-event-id: of another event": id_of_another_event,
     "redirected-recipient": lambda: event_of_known_person("gift_sent", {"recipient": "ada@example.com"}),
     "sensitive-value": lambda: identify(**PERSON, card_number="4111111111111111"),
     "duplicate-event": event_sent_twice,
@@ -94,6 +125,8 @@ PITFALLS = {
     "changing-user-id": second_id,
     "anonymous-id-not-merged": visitor_who_is_never_joined,
     "split-identity": made_twice,
+    "inconsistent-attribute-type": another_type,
+    "redundant-identify": again_and_again,
     "missing-email": lambda: identify(first_name="Grace", created_at=now()),
 }
 

@@ -1,0 +1,114 @@
+"""The same person is identified again and again, and nothing about them has changed.
+
+Customer.io takes every such call and has nothing to store. It costs the app a request, counts against the rate that
+Customer.io asks to keep to, and keeps the activity log of the person full. The usual causes are an identify in the code
+of every page or request, and a job that sends all people, changed or not.
+
+Judged are the latest identifies of a person: as many as `times` in a row that say the same, within `window`. One that
+says something else in between is a change. What is changed by every call, such as `last_seen_at`, is no repetition
+either; a heartbeat that never changes (`online`) is named in `heartbeats`.
+
+Fix: identify a person when they sign up, when they sign in, and when one of their attributes changes.
+
+See https://docs.customer.io/journeys/identifying-people/
+See https://docs.customer.io/integrations/api/track/ (identify)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import blake2b
+from typing import Any
+
+from cio_proxy.model import DELETED, Call, Fact, Finding, Groups, Key, Known, Outcome, Param, RuleInfo, Sample
+
+RULE = RuleInfo(
+    id="redundant-identify",
+    severity="info",
+    category="contract",
+    kinds=frozenset({"identify"}),
+    apis=frozenset({"track_v1", "track_v2", "pipelines"}),
+    actions=("off", "log", "default"),
+    surest="likely",
+    params={
+        # Somebody who signs in on a few devices, or a form that is sent twice, stays below.
+        "times": Param(10, "how many identifies in a row must say the same"),
+        # An hourly job that sends everybody is many a sync, and legitimate (reference 9.14).
+        "window": Param(3600.0, "within how much time", "duration"),
+        "heartbeats": Param(
+            ("heartbeat", "is_online", "online", "presence"),
+            "attributes that are sent to say that a person is there",
+            "names",
+        ),
+    },
+)
+
+AGES = 1 << 44
+"""More milliseconds than any clock has shown since 1970, until the year 2527."""
+_LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
+_DIGITS = str.maketrans("abcdefghijklmnop", "0123456789abcdef")
+
+
+def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[Fact]:
+    """What this identify said, among the latest of the person."""
+    key = _key(call)
+    if key is None or outcome.kind != "accepted":
+        return ()
+    said = Sample(2, plain=frozenset((digest(call),)))  # two that came at once may say two things
+    return (Fact(key, Groups(max(1, params["times"] - 1), {when(call): said}), params["window"]),)
+
+
+def check(call: Call, known: Known) -> Iterable[Finding]:
+    """One finding when the latest identifies all said what this one says."""
+    key = _key(call)
+    latest = None if key is None else known.groups(key)
+    if latest is None or len(latest.samples) < known.params["times"] - 1:
+        return ()
+    return _again(call, latest.samples, known)
+
+
+def _again(call: Call, latest: Mapping[str, Sample], known: Known) -> Iterator[Finding]:
+    params = known.params
+    same = (known.member(digest(call)),)
+    first = call.at - max(seconds_before(call, each) for each in latest)
+    if call.at - first > params["window"] or any(said.hashes != same for said in latest.values()):
+        return
+    if not call.attributes.keys().isdisjoint(params["heartbeats"]):
+        return
+    for identifier in call.identifiers:
+        deleted = known.span(Key(DELETED, call.workspace, identifier))
+        if deleted is not None and deleted.last >= first:
+            return
+    yield RULE.finding(
+        call.attributes_at,
+        f"the latest {len(latest) + 1} identifies of this person, within {_span(call.at - first)}, all say the same",
+        effect="Customer.io has nothing to store; each call counts against the rate it asks to keep to.",
+        fix="Identify a person when they sign up or in, and when an attribute changes.",
+        confidence="likely",
+    )
+
+
+def _key(call: Call) -> Key | None:
+    person = call.subject
+    return None if person is None else Key("identify-latest", call.workspace, person)
+
+
+def digest(call: Call) -> str:
+    """Everything that an identify says but for its time, as one short text."""
+    attributes = {name: value for name, value in call.attributes.items() if name != "_timestamp"}
+    said = repr((call.person, attributes, call.body.get("cio_relationships")))
+    return blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def when(call: Call) -> str:
+    """The time of a call as a label of which the latest comes first, and stays; of letters, which nothing masks."""
+    return f"{AGES - round(call.at * 1000):012x}{min(call.item or 0, 0xFFF):03x}".translate(_LETTERS)
+
+
+def seconds_before(call: Call, label: str) -> float:
+    """How long before a call the one of this label was."""
+    return call.at - (AGES - int(label[:12].translate(_DIGITS), 16)) / 1000
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
