@@ -391,14 +391,14 @@ IDENTIFIED: Final = "identified"
 """The kind of the fact that a person was identified, or made in another way; the engine itself teaches it."""
 DELETED: Final = "deleted"
 """The kind of the fact that a person was deleted, suppressed, or merged into another."""
-EVENT_TYPE: Final = "event-type"
-"""The kind of the fact which JSON types an attribute of an event had: groups of people by the type.
+TYPES: Final = "attribute-types"
+"""The kind of the fact of which JSON types attributes are: groups of people by the attribute and the type.
 
-Its subject is named: event and attribute, with a NUL between them. Without an attribute it is the event itself, and the
-one label `event` holds everybody who sent it.
+A label is an attribute, a NUL and a `JsonType`, or `SENT`. The subject is named: the week, the API (`track`,
+`pipelines`) and, where it is about the data of an event, the name of the event, with NULs between them.
 """
-ATTRIBUTE_TYPE: Final = "attribute-type"
-"""The same for an attribute of people; its subject is the attribute."""
+SENT: Final = "\0sent"
+"""The label that holds everybody who sent an event, whatever was in it."""
 HAS_EMAIL: Final = "has-email"
 """The kind of the fact that no e-mail address is missing of a person; `missing-email` teaches it, and an import."""
 

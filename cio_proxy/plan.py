@@ -31,9 +31,8 @@ import yaml
 from cio_proxy.facts import Store
 from cio_proxy.masking import masked, named
 from cio_proxy.model import (
-    ATTRIBUTE_TYPE,
-    EVENT_TYPE,
     JSON_TYPES,
+    TYPES,
     Fields,
     Groups,
     JsonType,
@@ -54,7 +53,6 @@ REFERENCES: Final = 20
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 NO_NAME: Final = f"not a name: it has 1 to {LONGEST} characters of Unicode"
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:[ ./-][A-Za-z0-9_]+)*\Z")
-_HASH = re.compile(r"[0-9a-f]{16}\Z")
 """What a name has become in the store in which something is personal."""
 _WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
 
@@ -410,26 +408,37 @@ async def learned(store: Store, now: float, workspace: str | None = None) -> Lea
     person: dict[str, Groups] = {}
     workspaces: set[str] = set()
     left_out: Counter[str] = Counter()
-    for kind in (EVENT_TYPE, ATTRIBUTE_TYPE):
-        async for key, kept in store.scan(kind):
-            if workspace not in (None, key.workspace) or kept.expiry <= now or not isinstance(kept.value, Groups):
-                continue
-            workspaces.add(key.workspace)
-            event, nul, attribute = key.subject.partition("\0")
-            if reason := _reason(event, attribute, hashed=bool(_HASH.match(key.subject))):
+    async for key, kept in store.scan(TYPES):
+        if workspace not in (None, key.workspace) or kept.expiry <= now or not isinstance(kept.value, Groups):
+            continue
+        workspaces.add(key.workspace)
+        _, *names = key.subject.split("\0")  # the week
+        event = names[1] if len(names) > 1 else None
+        if reason := _reason(event or "", hashed=not names):
+            left_out[reason] += 1
+            continue
+        found = person if event is None else events.setdefault(event, {})
+        for label, sample in kept.value.samples.items():
+            attribute, nul, kind = label.rpartition("\0")
+            if reason := _reason(attribute, hashed=not nul):
                 left_out[reason] += 1
-                continue
-            found = events.setdefault(event, {}) if nul else person
-            name = attribute if nul else event
-            found[name] = found[name].join(kept.value) if name in found else kept.value
+            elif not _within(attribute, kept.value):
+                types = Groups(len(JSON_TYPES) + 1, {kind: sample})
+                found[attribute] = found[attribute].join(types) if attribute in found else types
     return Learned(events, person, tuple(sorted(workspaces)), left_out["personal"], left_out["varying"])
 
 
-def _reason(*names: str, hashed: bool) -> str:
-    """Why names are left out of a plan."""
-    if hashed or any(personal(name) or masked(name) != name or (name and not _is_name(name)) for name in names):
+def _reason(name: str, *, hashed: bool) -> str:
+    """Why a name is left out of a plan."""
+    if hashed or personal(name) or masked(name) != name or (name and not _is_name(name)):
         return "personal"
-    return "varying" if any(template(name) != name for name in names) else ""
+    return "varying" if template(name) != name else ""
+
+
+def _within(attribute: str, types: Groups) -> bool:
+    """Whether an attribute stands in an object or a list, such as `address.zip` or `items[].price`."""
+    outer = [attribute[: match.start()] for match in re.finditer(r"\.|\[\]", attribute)]
+    return any(f"{name}\0{kind}" in types.samples for name in outer for kind in ("object", "array"))
 
 
 def plan_of(learned: Learned, enough: int = ENOUGH) -> TrackingPlan:

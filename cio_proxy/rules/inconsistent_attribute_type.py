@@ -26,12 +26,15 @@ from functools import lru_cache, reduce
 from typing import Any, Final, NamedTuple
 
 from cio_proxy.model import (
+    SENT,
+    TYPES,
     Call,
     Confidence,
     Fact,
     Finding,
     Groups,
     Json,
+    JsonType,
     Key,
     Known,
     Outcome,
@@ -61,22 +64,22 @@ RULE = RuleInfo(
 
 COUNTED = 40
 """Up to how many people of a type are counted exactly: twice those that are enough."""
-TYPES = 400
+MOST = 400
 """How many types of attributes are known of the people of a workspace, and of one event."""
 ATTRIBUTES = 100
 """How many attributes of one call are looked at."""
 LONGEST = 150
 """Characters of a name that is judged: for Customer.io it may have so many bytes (reference 6.2)."""
 
-KINDS: Final[Mapping[type, str]] = {
+KINDS: Final[Mapping[type, JsonType]] = {
     int: "number",
     float: "number",
     bool: "boolean",
-    str: "text",
+    str: "string",
     dict: "object",
-    list: "list",
+    list: "array",
 }
-SHOWN = {"number": "a number", "boolean": "a boolean", "text": "a text", "object": "an object", "list": "a list"}
+SHOWN = {"number": "a number", "boolean": "a boolean", "string": "a text", "object": "an object", "array": "a list"}
 RESERVED = frozenset(
     {
         *("id", "email", "phone", "cio_id", "anonymous_id", "created_at", "createdAt", "unsubscribed"),
@@ -108,18 +111,23 @@ def needs(call: Call, people: People) -> Iterable[Key]:
 
 
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[Fact]:
-    """That this person has attributes of these types, if they were accepted."""
+    """That this person has attributes of these types, if they were accepted; of an event, also that they sent it."""
     scope, person = _scope(call), call.subject
-    if not scope or person is None or outcome.kind != "accepted" or not (labels := types_of(call.shape).labels):
+    if not scope or person is None or outcome.kind != "accepted":
         return ()
-    groups = Groups(TYPES, dict.fromkeys(labels, Sample(COUNTED, plain=frozenset((person,)))))
+    labels = types_of(call.shape).labels
+    if call.kind == "event":
+        labels = (SENT, *labels)
+    if not labels:
+        return ()
+    groups = Groups(MOST, dict.fromkeys(labels, Sample(COUNTED, plain=frozenset((person,)))))
     return (Fact(key_of(call.workspace, scope, call.at // WEEK), groups, 2 * WEEK),)
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
     """One finding for each attribute of a type that few have."""
     scope = _scope(call)
-    if not scope:
+    if not scope or not call.shape:
         return ()
     seen = []
     for weeks in (0, 1):
@@ -137,7 +145,7 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
 @lru_cache(10_000)
 def key_of(workspace: str, scope: str, week: float) -> Key:
     """The key of the types of what is in one scope in one week."""
-    return Key("attribute-types", workspace, f"{week:.0f}\0{scope}", named=True)
+    return Key(TYPES, workspace, f"{week:.0f}\0{scope}", named=True)
 
 
 def _scope(call: Call) -> str:
@@ -145,7 +153,7 @@ def _scope(call: Call) -> str:
     api = "pipelines" if call.api == "pipelines" else "track"
     if call.kind == "identify":
         return api if call.attributes else ""
-    return scope_of(call.name, api) if call.data and call.name else ""
+    return scope_of(call.name, api) if call.name else ""
 
 
 @lru_cache(10_000)
