@@ -30,19 +30,18 @@ from typing import Any
 
 from cio_proxy.model import (
     DELETED,
+    IDENTIFIED,
     Call,
     Confidence,
     Fact,
     Finding,
     Key,
     Known,
-    Origin,
     Outcome,
     Param,
     People,
     RuleInfo,
     Sample,
-    Span,
     pointer,
 )
 from cio_proxy.recognise import is_email, moment
@@ -86,36 +85,35 @@ FIX = (
 
 
 def needs(call: Call, people: People) -> Iterable[Key]:
-    """Who is gone: whoever asks whether an id is the second one wants to know whether the first one is still there."""
-    return (_gone(call),) if call.kind == "identify" else ()
+    """How else the id was written, and who is gone: a second id is none where the first one is there no more."""
+    return (_spellings(call), _gone(call)) if call.kind == "identify" else ()
 
 
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[Fact]:
-    """Which ids belong together, how they are written, and who is gone."""
-    ttl = params["remember"]
+    """Which ids belong together, and who is gone."""
     if call.kind != "event" and (gone := _leaving(call)):
-        yield Fact(_gone(call), Sample(GONE, plain=gone), ttl)
-    person = call.person
-    if call.kind != "identify" or outcome.kind != "accepted":
-        return
-    if person.id and person.email:
-        yield Fact(_addresses(call), Sample(MOST, plain=frozenset({person.email})), ttl)
-    if person.id and not person.id.isdecimal():
-        yield Fact(_spellings(call), Sample(MOST, plain=frozenset({person.id})), ttl)
-    if not _is_update_only(call):
-        origin = Origin(call.exchange.id, call.exchange.connection)
+        yield Fact(_gone(call), Sample(GONE, plain=gone), params["remember"])
+    if call.kind == "identify" and outcome.kind == "accepted" and not _is_update_only(call):
         for ids, name in _belonging(call):
-            yield Fact(ids, Sample(MOST, plain=frozenset({name})), ttl)
-            yield Fact(ids._replace(kind="first-id"), Span(call.at, call.at, origin), ttl)
+            yield Fact(ids, Sample(MOST, plain=frozenset({name})), params["remember"])
 
 
 def review(call: Call, outcome: Outcome, known: Known) -> Iterator[Fact]:
-    """Whose e-mail address changed: who has the old one next has not their id."""
-    person = call.person
-    if call.kind == "identify" and person.id and person.email and outcome.of(call) != "refused":
+    """How an id is written; and whose e-mail address changed: who has the old one next has not their id."""
+    id, email = call.person.id, call.person.email
+    if call.kind != "identify" or id is None or outcome.of(call) == "refused":
+        return
+    ttl = known.params["remember"]
+    if email is not None:
         addresses = known.sample(_addresses(call))
-        if addresses is not None and known.member(person.email) not in addresses.hashes:
-            yield Fact(_gone(call), Sample(GONE, plain=frozenset({_name(person.id)})), known.params["remember"])
+        if addresses is None or known.member(email) not in addresses.hashes:
+            yield Fact(_addresses(call), Sample(MOST, plain=frozenset({email})), ttl)
+            if addresses is not None:
+                yield Fact(_gone(call), Sample(GONE, plain=frozenset({_name(id)})), ttl)
+    if outcome.of(call) == "accepted" and not id.isdecimal():
+        spellings = known.sample(_spellings(call))
+        if spellings is None or known.member(id) not in spellings.hashes:
+            yield Fact(_spellings(call), Sample(MOST, plain=frozenset({id})), ttl)
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
@@ -141,7 +139,7 @@ def _changed(call: Call, known: Known) -> Finding | None:
             continue
         by_user = ids.subject.startswith("user:")
         unsure = len(before.hashes) >= known.params["shared_by"] or (by_user and _created_at(call) is None)
-        first = known.span(ids._replace(kind="first-id"))
+        first = known.span(ids._replace(kind=IDENTIFIED))
         found = _moved if by_user else _second_id
         return found(call, "possible" if unsure else "certain", () if first is None else (first.origin.exchange,))
     return None

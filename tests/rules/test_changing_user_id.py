@@ -8,6 +8,7 @@ import pytest
 
 from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.drivers import Recorded, audit_recorded
+from cio_proxy.facts.memory import MemoryStore
 from cio_proxy.model import (
     Call,
     Exchange,
@@ -217,7 +218,7 @@ USER = {"user_id": 42, "created_at": 1_700_000_000}
 
 async def test_one_user_under_two_addresses() -> None:
     (finding,) = await found(v1("a%40example.com", USER), v1("b%40example.com", USER))
-    assert (finding.pointer, finding.confidence, finding.related) == ("path:", "certain", ("0",))
+    assert (finding.pointer, finding.confidence, finding.related) == ("path:", "certain", ())
     for name in ("userId", "User ID", "uid", "user_uuid", "member_id", "person-id", "contact.id"):
         body = {name: "u-1", "created_at": 1_700_000_000}
         assert len(await told(v1("a%40example.com", body), v1("b%40example.com", body))) == 1, name
@@ -234,12 +235,21 @@ async def test_what_does_not_tell_that_two_are_one_user() -> None:
     assert await confidences({"user_id": 42}, {"user_id": 42}) == ["possible"]
     assert await confidences(USER, USER | {"created_at": 1_700_000_001}) == []
     assert await confidences(USER, {"user_id": 42}) == []
-    for nobody in (0, -1, "", " ", "null", "Undefined", "0", True, None, 4.2, "a@example.com", ["u"]):
+    nobodys = ("", " ", "0", "-1", "null", "nil", "none", "nan", "Undefined", "unknown", "N/A", "a@example.com")
+    for nobody in (0, -1, True, None, 4.2, ["u"], *nobodys):
         body = {"user_id": nobody, "created_at": 1_700_000_000}
         assert await confidences(body, body) == [], nobody
     for another in ("customer_id", "account_id", "team_id", "id_user"):
         body = {another: 42, "created_at": 1_700_000_000}
         assert await confidences(body, body) == [], another
+
+
+async def test_an_address_that_is_new_to_itself_may_be_the_second_of_its_user() -> None:
+    """Of what belongs together, the first that is known decides."""
+    sent = [v2(id=f"{each}@example.com", attributes=USER | {"email": f"{each}@example.com"}) for each in "ab"]
+    assert [c for *_, c in await told(*sent)] == ["likely", "certain"]
+    again = v2(id="b@example.com", attributes=USER | {"email": "a@example.com"})
+    assert [c for *_, c in await told(sent[0], delete("a%40example.com"), again)] == ["likely", "likely"]
 
 
 async def test_what_is_surer_goes_before_what_is_possible() -> None:
@@ -260,13 +270,22 @@ async def test_pipelines_names_a_user_by_the_id_of_the_traits() -> None:
     assert [c for *_, c in await told(*sent, host="cdp.customer.io")] == ["likely", "certain"]
 
 
-@pytest.mark.parametrize("word", ["info", "office", "no", "noreply", "test", "tests", "qa", "demo", "team", "support"])
+MAILBOXES = (
+    *("info", "office", "contact", "kontakt", "hello", "hi", "support", "help", "service", "sales", "admin", "team"),
+    *("administrator", "webmaster", "postmaster", "family", "billing", "accounts", "accounting", "finance", "hr"),
+    *("jobs", "marketing", "press", "no", "noreply", "none", "null", "unknown", "anonymous", "guest", "nobody"),
+    *("nomail", "noemail", "deleted", "test", "tests", "tester", "testing", "qa", "dev", "demo", "staging"),
+    *("dummy", "fake"),
+)
+
+
+@pytest.mark.parametrize("word", MAILBOXES)
 async def test_mailboxes_that_many_share(word: str) -> None:
     for box in (word, f"{word}1", f"{word}.de", f"{word}+x", f"{word}_eu", f"{word}-2", word.upper()):
         assert await told(v1("11", {"email": f"{box}@example.com"}), v1("22", {"email": f"{box}@example.com"})) == [], (
             box
         )
-    own = f"{word}ster@example.com"
+    own = f"{word}xy@example.com"
     assert len(await told(v1("11", {"email": own}), v1("22", {"email": own}))) == 1
 
 
@@ -350,18 +369,35 @@ def taught(person: Person, kind: Kind = "identify", ending: OutcomeKind = "accep
     return [(*fact.key[:3], getattr(fact.value, "plain", fact.value)) for fact in facts]
 
 
-def test_what_is_taught_is_kept_for_as_long_as_the_operator_says() -> None:
-    *sets, first = taught(Person(id="abc", email="a@example.com"), email="a@example.com")
-    assert sets == [
-        ("addresses", "w", "id:abc", {"a@example.com"}),
-        ("spellings", "w", "id:abc", {"abc"}),
-        ("ids-of", "w", "email:a@example.com", {"abc"}),
-    ]
-    assert first[:3] == ("first-id", "w", "email:a@example.com")
-    assert (first[3].first, first[3].last, first[3].origin) == (NOW, NOW, ("1", "c"))
-    assert [fact[0] for fact in taught(Person(id="42", email="a@example.com"))] == ["addresses", "ids-of", "first-id"]
-    assert taught(Person(id="abc", email="a@example.com"), ending="unknown") == []
-    assert taught(Person(id="abc"), "event") == taught(Person(email="a@example.com")) == []
+def test_what_belongs_together_is_taught_of_an_accepted_identify() -> None:
+    ada = Person(id="abc", email="a@example.com")
+    assert taught(ada) == [("ids-of", "w", "email:a@example.com", {"abc"})]
+    assert taught(ada, created_at=NOW, user_id=7) == taught(ada)
+    assert taught(Person(id="A@b.com"), created_at=NOW, user_id=7) == [("ids-of", "w", f"user:7\0{NOW}", {"a@b.com"})]
+    assert taught(ada, ending="unknown") == taught(ada, _update=True) == []
+    assert taught(ada, "event") == taught(Person(email="a@example.com")) == taught(Person(id="42")) == []
+
+
+async def test_a_person_of_whom_everything_is_known_changes_nothing() -> None:
+    engine = Engine(Settings(), RULE, sealed_with(b"k" * 32))
+    store = MemoryStore()
+    counts = []
+    for number in range(2):
+        exchange = Exchange(
+            id=str(number),
+            at=NOW + number,
+            method="PUT",
+            target=b"/api/v1/customers/abC",
+            host="track.customer.io",
+            headers=(),
+            body=b'{"email": "a@example.com"}',
+        )
+        opened = engine.open(exchange)
+        engine.judge(opened, await store.get_many(opened.subjects, (), exchange.at))
+        facts = engine.settle(opened, Outcome("accepted", exchange.at)).facts
+        await store.join_many(facts, (), exchange.at)
+        counts.append(sorted(fact.key.kind for fact in facts if fact.ttl == 30 * 86_400.0))
+    assert counts == [["addresses", "ids-of", "spellings"], []]
 
 
 def test_who_is_gone_is_taught_whatever_the_answer() -> None:
