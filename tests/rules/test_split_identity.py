@@ -63,6 +63,7 @@ async def test_one_of_the_two_has_to_be_made_by_itself_before_our_eyes() -> None
     assert await found(by_id(**MADE), BOTH) == []
     assert await found(by_mail(**MADE), BOTH) == []
     assert await found(by_mail(**MADE), by_mail(id="42"), by_id(), BOTH) == []
+    assert await found(by_id(_update=True), by_id(**MADE), by_mail(), BOTH) == []  # there before
     assert len(await found(FIRST, by_id(created_at=NOW - 60), by_mail(), BOTH)) == 1  # by the clock of another machine
     assert await found(FIRST, by_id(created_at=NOW - 61), by_mail(), BOTH) == []
 
