@@ -109,9 +109,9 @@ def due(deadline: Deadline, known: Known) -> Iterable[Finding]:
 
 
 def _finding(call: Call) -> Finding:
-    at = "anonymousId" if call.api == "pipelines" else "anonymous_id"
+    where = call.person_at if call.api == "track_v2" else call.body_at
     return RULE.finding(
-        pointer(call.body_at if call.api == "pipelines" else call.person_at.removesuffix("/anonymous_id"), at),
+        pointer(where, "anonymousId" if call.api == "pipelines" else "anonymous_id"),
         "visitors are tracked by anonymous ids, and no identify of this client carries one",
         effect="Customer.io attaches these events to nobody: they start no campaign, and are deleted after 30 days.",
         fix="Put the visitor's anonymous id on the identify of their sign-up.",
