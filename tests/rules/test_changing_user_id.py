@@ -8,7 +8,6 @@ import pytest
 
 from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.drivers import Recorded, audit_recorded
-from cio_proxy.facts.memory import MemoryStore
 from cio_proxy.model import (
     Call,
     Exchange,
@@ -24,7 +23,7 @@ from cio_proxy.model import (
     Settings,
 )
 from cio_proxy.rules import RULES
-from cio_proxy.rules.changing_user_id import check, learn
+from cio_proxy.rules.changing_user_id import check, learn, review
 
 RULE = tuple(rule for rule in RULES if rule.info.id == "changing-user-id")
 NOW = 1.75e9
@@ -138,6 +137,8 @@ async def test_an_address_that_is_the_key_and_gets_another_id() -> None:
         [v1("11", {"email": "b@example.com", "_update": True})],
         [v1("11", {"email": ""})],
         [v1("11", {"email": None})],
+        [v1("cio_1", {"email": ""})],
+        [v2(phone="+4915112345678", attributes={"email": ""})],
     ],
 )
 async def test_an_address_whose_first_owner_is_gone_may_get_another_id(between: list[Request]) -> None:
@@ -201,6 +202,7 @@ class Remembered:
         (Sample(3, (4, 9)), 10, 1),
         (Sample(3, (4, 5)), 5, 0),
         (Sample(2, (4, 9)), 5, 1),
+        (Sample(3, (4, 6, 9)), 7, 1),
         (Sample(2, (4, 9)), 9, 0),
         (Sample(2, (4, 9)), 10, 0),  # too many are gone to remember this one
         (Sample(3, (-1, 9)), 5, 0),  # somebody
@@ -242,6 +244,23 @@ async def test_what_does_not_tell_that_two_are_one_user() -> None:
     for another in ("customer_id", "account_id", "team_id", "id_user"):
         body = {another: 42, "created_at": 1_700_000_000}
         assert await confidences(body, body) == [], another
+
+
+async def test_an_address_whose_first_id_is_gone_may_still_be_the_second_of_its_user() -> None:
+    sent = v1("b%40example.com", USER), v1("77"), delete("77"), v2(id="c@example.com", attributes=USER | MAIL)
+    assert await told(*sent) == [("3", "/identifiers", "certain")]
+
+
+async def test_an_id_in_other_case_is_a_second_one_of_its_address() -> None:
+    assert await told(v1("abcdef"), v1("ABCDEF")) == [("1", "path:", "certain")]
+
+
+async def test_only_the_numbers_of_the_app_tell_who_a_user_is() -> None:
+    numbered = [v2(id=f"{each}@example.com", attributes={"id": 42, "created_at": NOW}) for each in "ab"]
+    assert [c for *_, c in await told(*numbered)] == ["likely", "likely"]
+    traits = {"plan": "pro", "createdAt": "2025-01-01T00:00:00Z"}
+    sent = [("POST", "/v1/identify", {"userId": f"{each}@example.com", "traits": traits}) for each in "ab"]
+    assert [c for *_, c in await told(*sent, host="cdp.customer.io")] == ["likely", "likely"]
 
 
 async def test_an_address_that_is_new_to_itself_may_be_the_second_of_its_user() -> None:
@@ -332,6 +351,8 @@ async def test_a_body_with_another_id() -> None:
         ("AbCdEf", "abcdef", 1),
         ("abcdef", "AbCdEf", 1),
         ("ABCDEF", "AbCdEf", 1),
+        ("AbCdEf", "ABCDEF", 1),
+        ("abcdef", "ZZZZZZ", 0),
         ("AbCdEf", "aBcDeF", 0),
         ("abcde", "ABCDE", 0),
         ("abcdef", "abcdef", 0),
@@ -366,6 +387,8 @@ def taught(person: Person, kind: Kind = "identify", ending: OutcomeKind = "accep
     )
     facts = list(learn(call, Outcome(ending, NOW), {"remember": 9.0}))
     assert {fact.ttl for fact in facts} <= {9.0}
+    for fact in facts:
+        assert fact.value.limit == (1_000 if fact.key.kind == "gone" else 8)  # type: ignore[union-attr]
     return [(*fact.key[:3], getattr(fact.value, "plain", fact.value)) for fact in facts]
 
 
@@ -378,26 +401,34 @@ def test_what_belongs_together_is_taught_of_an_accepted_identify() -> None:
     assert taught(ada, "event") == taught(Person(email="a@example.com")) == taught(Person(id="42")) == []
 
 
-async def test_a_person_of_whom_everything_is_known_changes_nothing() -> None:
-    engine = Engine(Settings(), RULE, sealed_with(b"k" * 32))
-    store = MemoryStore()
-    counts = []
-    for number in range(2):
-        exchange = Exchange(
-            id=str(number),
-            at=NOW + number,
-            method="PUT",
-            target=b"/api/v1/customers/abC",
-            host="track.customer.io",
-            headers=(),
-            body=b'{"email": "a@example.com"}',
-        )
-        opened = engine.open(exchange)
-        engine.judge(opened, await store.get_many(opened.subjects, (), exchange.at))
-        facts = engine.settle(opened, Outcome("accepted", exchange.at)).facts
-        await store.join_many(facts, (), exchange.at)
-        counts.append(sorted(fact.key.kind for fact in facts if fact.ttl == 30 * 86_400.0))
-    assert counts == [["addresses", "ids-of", "spellings"], []]
+class Reviewed(Remembered):
+    """Of each kind of fact one of these texts, which hash to their lengths."""
+
+    params: Mapping[str, Any] = {"remember": 9.0}
+
+    def __init__(self, **texts: str) -> None:
+        self._samples = {kind: Sample(8, (-len(text),)) for kind, text in texts.items()}
+
+
+def reviewed(person: Person, ending: OutcomeKind = "accepted", /, **texts: str) -> list[Any]:
+    exchange = Exchange(id="1", at=NOW, method="PUT", target=b"/", host="", headers=(), body=b"")
+    call = Call(exchange=exchange, api="track_v1", kind="identify", endpoint="", workspace="w", person=person)
+    facts = review(call, Outcome(ending, NOW), Reviewed(**texts))
+    return [(*fact.key[:3], fact.value.plain, fact.value.limit, fact.ttl) for fact in facts]  # type: ignore[union-attr]
+
+
+def test_what_is_not_known_of_an_id_is_taught() -> None:
+    ada = Person(id="abC", email="a@b.de")
+    address = ("addresses", "w", "id:abC", {"a@b.de"}, 8, 9.0)
+    spelling = ("spellings", "w", "id:abc", {"abC"}, 8, 9.0)
+    assert reviewed(ada) == [address, spelling]
+    assert reviewed(ada, "unknown") == [address]
+    assert reviewed(ada, "refused") == []
+    assert reviewed(ada, addresses="b@b.de", spellings="Abc") == []
+    changed = [address, ("gone", "w", "who is gone", {"abC"}, 1_000, 9.0)]
+    assert reviewed(ada, addresses="old@b.de", spellings="Abc") == changed
+    assert reviewed(ada, addresses="b@b.de", spellings="longer") == [spelling]
+    assert reviewed(Person(id="42")) == reviewed(Person(email="a@b.de")) == []
 
 
 def test_who_is_gone_is_taught_whatever_the_answer() -> None:
