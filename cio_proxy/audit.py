@@ -324,19 +324,19 @@ class Engine:
             taught: list[Fact] = []
             if presumed and outcome.of(call) != "refused":
                 taught = presumed if outcome.kind == "accepted" else self._facts(plan, call, outcome, opened)
-                facts += [fact for fact in taught if self._changes(fact, opened)]
+            learned: list[Fact] = []
             for rule, params in plan.review:
                 known.params = params
                 try:
                     if results := rule.review(call, outcome, known):  # type: ignore[misc]
-                        learned = self._take(results, rule, call, opened, findings, known, late=True)
-                        facts += [fact for fact in learned if self._changes(fact, opened)]
+                        learned += self._take(results, rule, call, opened, findings, known, late=True)
                 except (Exception, Overdue) as error:
                     self._rule_error(rule.info.id, error)
                 if known.doubt:
                     self._doubted(rule, known)
+            facts += [fact for fact in (*taught, *learned) if self._changes(fact, opened)]
             if several:
-                for fact in taught:
+                for fact in (*taught, *learned):
                     _add(fact, records)  # type: ignore[arg-type]  # a copy, since there are more calls
         if opened.subjects and (opened.missed is not None or opened.exchange.at - opened.watch.until >= MINUTE):
             facts += [fact for fact in self._of_workspace(opened) if self._changes(fact, opened)]

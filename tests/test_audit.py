@@ -106,3 +106,9 @@ def test_the_review_of_a_later_call_knows_what_earlier_ones_of_its_exchange_taug
     body = b'{"batch": [' + item + b", " + item + b"]}"
     batch = replace(EXCHANGE, method="POST", target=b"/api/v2/batch", body=body)
     assert [kind for kind, _ in settled(batch, replace(RULES[0], review=review))] == ["found", "again"]
+
+    def counted(call: Call, outcome: Outcome, known: Known) -> Iterator[Fact]:
+        key = Key("found", "w", "x")
+        yield Fact(key._replace(kind="again") if known.span(key) else key, Span(call.at, call.at), 60.0)
+
+    assert [kind for kind, _ in settled(batch, replace(RULES[0], review=counted))] == ["found", "again"]

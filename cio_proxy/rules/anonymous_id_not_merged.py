@@ -33,6 +33,7 @@ from cio_proxy.model import (
     Known,
     Outcome,
     Param,
+    People,
     RuleInfo,
     Sample,
     Span,
@@ -59,29 +60,36 @@ RULE = RuleInfo(
     },
 )
 
-COUNTED = 1_000
+COUNTED = 100
 """Visitors, and people, that are told apart; beyond that their number is estimated."""
 
 
+def needs(call: Call, people: People) -> Iterable[Key]:
+    """Whether the client has visitors."""
+    return (_key(call, "visitors"),) if call.kind == "identify" else ()
+
+
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[Fact]:
-    """Whom a client tracks, whom it identifies, and that it joins an anonymous id to somebody."""
-    anonymous, subject = call.person.anonymous, call.subject
+    """Whom a client tracks, and that it joins an anonymous id to somebody."""
+    anonymous = call.person.anonymous
     if anonymous and call.identifiers:
         yield Fact(_key(call, "joined"), Span(call.at, call.at), params["remember"])
-    elif subject and outcome.kind == "accepted":
-        kept = params["window"] + DAY
-        if anonymous and call.kind in VISITS:
-            yield Fact(_key(call, "visitors"), Sample(COUNTED, plain=frozenset({subject})), kept)
-        elif call.kind == "identify" and call.identifiers and _may_be_new(call, params["window"]):
-            yield Fact(_key(call, "identified-people"), Sample(COUNTED, plain=frozenset({subject})), kept)
+    elif anonymous and call.kind in VISITS and outcome.kind == "accepted":
+        yield Fact(_key(call, "visitors"), Sample(COUNTED, plain=frozenset({anonymous})), params["window"] + DAY)
 
 
 def review(call: Call, outcome: Outcome, known: Known) -> Iterator[Fact]:
-    """The first visitor, and the first one after a window is over, begins a window."""
-    if call.kind not in VISITS or not call.person.anonymous or call.identifiers or outcome.of(call) != "accepted":
+    """The first visitor, and the first one after a window is over, begins a window; then people are counted too."""
+    anonymous = call.person.anonymous
+    if bool(anonymous) is (call.kind == "identify") or outcome.of(call) != "accepted":
         return
-    if known.span(begun := _key(call, "window-begun")) is None:
-        window = known.params["window"]
+    window = known.params["window"]
+    begun = _key(call, "window-begun")
+    if not anonymous:
+        if call.identifiers and known.span(begun) and _may_be_new(call, window):
+            people = Sample(COUNTED, plain=frozenset({call.identifiers[0]}))
+            yield Fact(_key(call, "identified-people"), people, window + DAY)
+    elif not call.identifiers and known.span(begun) is None:
         watch = tuple(_key(call, kind) for kind in ("joined", "visitors", "identified-people"))
         yield Fact(begun, Span(call.at, call.at), window)
         yield Fact(_key(call, RULE.id), Deadline(call.at + window, RULE.id, watch, _finding(call)), window + DAY)
@@ -101,9 +109,9 @@ def due(deadline: Deadline, known: Known) -> Iterable[Finding]:
 
 
 def _finding(call: Call) -> Finding:
-    at = "anonymousId" if call.api == "pipelines" else "anonymous_id"
+    where = call.person_at if call.api == "track_v2" else call.body_at
     return RULE.finding(
-        pointer(call.body_at if call.api == "pipelines" else call.person_at.removesuffix("/anonymous_id"), at),
+        pointer(where, "anonymousId" if call.api == "pipelines" else "anonymous_id"),
         "visitors are tracked by anonymous ids, and no identify of this client carries one",
         effect="Customer.io attaches these events to nobody: they start no campaign, and are deleted after 30 days.",
         fix="Put the visitor's anonymous id on the identify of their sign-up.",

@@ -30,19 +30,18 @@ from typing import Any
 
 from cio_proxy.model import (
     DELETED,
+    IDENTIFIED,
     Call,
     Confidence,
     Fact,
     Finding,
     Key,
     Known,
-    Origin,
     Outcome,
     Param,
     People,
     RuleInfo,
     Sample,
-    Span,
     pointer,
 )
 from cio_proxy.recognise import is_email, moment
@@ -70,7 +69,7 @@ SOMEBODY = "?"
 
 OWN = frozenset({"userid", "useruuid", "uid", "memberid", "personid", "contactid"})
 """Attributes in which an app names a user by a number of its own."""
-NOBODYS = frozenset({"", "0", "-1", "null", "nil", "none", "nan", "undefined", "unknown", "n/a"})
+NOBODYS = frozenset({"0", "-1", "null", "nil", "none", "nan", "undefined", "unknown", "n/a"})
 """What stands there for no user."""
 _SHARED = re.compile(
     r"(?:info|office|contact|kontakt|hello|hi|support|help|service|sales|admin|administrator|webmaster|postmaster|team"
@@ -86,36 +85,35 @@ FIX = (
 
 
 def needs(call: Call, people: People) -> Iterable[Key]:
-    """Who is gone: whoever asks whether an id is the second one wants to know whether the first one is still there."""
-    return (_gone(call),) if call.kind == "identify" else ()
+    """How else the id was written, and who is gone: a second id is none where the first one is there no more."""
+    return (_spellings(call), _gone(call)) if call.kind == "identify" else ()
 
 
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[Fact]:
-    """Which ids belong together, how they are written, and who is gone."""
-    ttl = params["remember"]
+    """Which ids belong together, and who is gone."""
     if call.kind != "event" and (gone := _leaving(call)):
-        yield Fact(_gone(call), Sample(GONE, plain=gone), ttl)
-    person = call.person
-    if call.kind != "identify" or outcome.kind != "accepted":
-        return
-    if person.id and person.email:
-        yield Fact(_addresses(call), Sample(MOST, plain=frozenset({person.email})), ttl)
-    if person.id and not person.id.isdecimal():
-        yield Fact(_spellings(call), Sample(MOST, plain=frozenset({person.id})), ttl)
-    if not _is_update_only(call):
-        origin = Origin(call.exchange.id, call.exchange.connection)
+        yield Fact(_gone(call), Sample(GONE, plain=gone), params["remember"])
+    if call.kind == "identify" and outcome.kind == "accepted" and not _is_update_only(call):
         for ids, name in _belonging(call):
-            yield Fact(ids, Sample(MOST, plain=frozenset({name})), ttl)
-            yield Fact(ids._replace(kind="first-id"), Span(call.at, call.at, origin), ttl)
+            yield Fact(ids, Sample(MOST, plain=frozenset({name})), params["remember"])
 
 
 def review(call: Call, outcome: Outcome, known: Known) -> Iterator[Fact]:
-    """Whose e-mail address changed: who has the old one next has not their id."""
-    person = call.person
-    if call.kind == "identify" and person.id and person.email and outcome.of(call) != "refused":
+    """How an id is written; and whose e-mail address changed: who has the old one next has not their id."""
+    id, email = call.person.id, call.person.email
+    if call.kind != "identify" or id is None or outcome.of(call) == "refused":
+        return
+    ttl = known.params["remember"]
+    if email is not None:
         addresses = known.sample(_addresses(call))
-        if addresses is not None and known.member(person.email) not in addresses.hashes:
-            yield Fact(_gone(call), Sample(GONE, plain=frozenset({_name(person.id)})), known.params["remember"])
+        if addresses is None or known.member(email) not in addresses.hashes:
+            yield Fact(_addresses(call), Sample(MOST, plain=frozenset({email})), ttl)
+            if addresses is not None:
+                yield Fact(_gone(call), Sample(GONE, plain=frozenset({_name(id)})), ttl)
+    if outcome.of(call) == "accepted" and not id.isdecimal():
+        spellings = known.sample(_spellings(call))
+        if spellings is None or known.member(id) not in spellings.hashes:
+            yield Fact(_spellings(call), Sample(MOST, plain=frozenset({id})), ttl)
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
@@ -139,11 +137,11 @@ def _changed(call: Call, known: Known) -> Finding | None:
             continue
         if _are_gone(before, call, known):
             continue
-        by_user = ids.subject.startswith("user:")
-        unsure = len(before.hashes) >= known.params["shared_by"] or (by_user and _created_at(call) is None)
-        first = known.span(ids._replace(kind="first-id"))
-        found = _moved if by_user else _second_id
-        return found(call, "possible" if unsure else "certain", () if first is None else (first.origin.exchange,))
+        shared = len(before.hashes) >= known.params["shared_by"]
+        if ids.subject.startswith("user:"):
+            return _moved(call, "possible" if shared or _created_at(call) is None else "certain")
+        first = known.span(ids._replace(kind=IDENTIFIED))
+        return _second_id(call, "possible" if shared else "certain", () if first is None else (first.origin.exchange,))
     return None
 
 
@@ -167,14 +165,13 @@ def _second_id(call: Call, confidence: Confidence, related: tuple[str, ...]) -> 
     )
 
 
-def _moved(call: Call, confidence: Confidence, related: tuple[str, ...]) -> Finding:
+def _moved(call: Call, confidence: Confidence) -> Finding:
     return RULE.finding(
         call.person_at,
         "the same user was identified by another e-mail address before",
         effect="Customer.io answers 200 and makes a new person; attributes, events and segments stay with the old one.",
         fix="Use the number that names the user as id, and the e-mail address as an attribute.",
         confidence=confidence,
-        related=related,
     )
 
 
@@ -183,7 +180,7 @@ def _other_case(call: Call, known: Known) -> Finding | None:
     id = call.person.id
     if id is None or len(id) < 6 or "@" in id:
         return None
-    spellings = None if id.isdecimal() else known.sample(_spellings(call))
+    spellings = known.sample(_spellings(call))
     if spellings is None or known.member(id) in spellings.hashes or _are_gone(spellings, call, known):
         return None
     plain = id in (id.lower(), id.upper())
@@ -219,8 +216,6 @@ def _email_as_id(call: Call) -> Finding | None:
         where = pointer(call.attributes_at, "id")
         if call.api == "track_v1" and other.lower() == call.person.email:
             confidence = "possible"  # Ruby's library repeats what stands in the path
-    elif call.api == "track_v1":
-        return None  # an id in a v1 path has no @
     if call.person.id is None or "@" not in call.person.id or not _is_address(call.person.id):
         return None
     return RULE.finding(
@@ -251,12 +246,12 @@ def _leaving(call: Call) -> frozenset[str]:
     """By which ids and addresses somebody is known no more."""
     person = call.person
     if call.kind == "identify":
-        if person.cio_id and (person.id or person.email):
-            return frozenset({SOMEBODY})
-        if "email" not in call.attributes:
+        if person.cio_id:
+            return frozenset({SOMEBODY}) if person.id or "email" in call.attributes else frozenset()
+        if "email" not in call.attributes or not call.identifiers:
             return frozenset()
         if person.email is None:  # the address was taken away
-            return frozenset({_name(person.id)}) if person.id else frozenset()
+            return frozenset({_name(person.id) if person.id else SOMEBODY})
         address = call.attributes["email"]
         return (
             frozenset() if isinstance(address, str) and address.lower() == person.email else frozenset({person.email})
@@ -289,7 +284,7 @@ def _own(call: Call) -> str | None:
     for name, value in call.attributes.items():
         if _is_own(name) or (name == "id" and call.api == "pipelines"):
             number = str(value).strip() if type(value) is int or isinstance(value, str) else ""
-            if number.lower() not in NOBODYS and "@" not in number:
+            if number and number.lower() not in NOBODYS and "@" not in number:
                 return number
     return None
 
@@ -338,4 +333,4 @@ def _addresses(call: Call) -> Key:
 
 
 def _spellings(call: Call) -> Key:
-    return Key("spellings", call.workspace, f"id:{(call.person.id or '').lower()}")
+    return Key("spellings", call.workspace, f"id:{call.person.id}".lower())

@@ -20,10 +20,23 @@ See https://docs.customer.io/integrations/api/track/ (identify, merge)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
-from cio_proxy.model import DELETED, MINUTE, Call, Fact, Finding, Key, Known, Origin, Outcome, Param, RuleInfo, Span
+from cio_proxy.model import (
+    DELETED,
+    IDENTIFIED,
+    MINUTE,
+    Call,
+    Fact,
+    Finding,
+    Key,
+    Known,
+    Origin,
+    Outcome,
+    Param,
+    RuleInfo,
+    Span,
+)
 from cio_proxy.recognise import moment
 
 DAY = 86_400.0
@@ -41,22 +54,6 @@ RULE = RuleInfo(
         "remember": Param(30 * DAY, "how long it is remembered by what a person was identified", "duration"),
     },
 )
-
-
-def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[Fact]:
-    """Who was identified by one identifier alone, who was made so, and who was joined."""
-    identifiers = (*call.identifiers, *call.merged.identifiers())
-    ttl = params["remember"]
-    if call.kind == "merge" or len(identifiers) > 1:
-        seen = Span(call.at, call.at)
-        yield from (Fact(Key("joined-identity", call.workspace, each), seen, ttl) for each in identifiers)
-    elif identifiers and call.kind == "identify" and outcome.kind == "accepted" and not _is_update_only(call):
-        (identifier,) = identifiers
-        origin = Origin(call.exchange.id, call.exchange.connection)
-        yield Fact(Key("alone", call.workspace, identifier), Span(call.at, call.at, origin), ttl)
-        created_at = moment(call.attributes.get("created_at", call.attributes.get("createdAt")))
-        if created_at is not None and abs(call.at - created_at) <= params["new_within"]:
-            yield Fact(Key("made-alone", call.workspace, identifier), Span(created_at, call.at), ttl)
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
@@ -86,6 +83,25 @@ def _judge(call: Call, known: Known) -> Iterator[Finding]:
         confidence="likely",
         related=tuple(span.origin.exchange for span in apart if span is not None),
     )
+
+
+def review(call: Call, outcome: Outcome, known: Known) -> Iterator[Fact]:
+    """Who was identified first by one identifier alone, who was made so, and who was joined after that."""
+    identifiers = (*call.identifiers, *call.merged.identifiers())
+    if not identifiers or outcome.of(call) == "refused":
+        return
+    ttl = known.params["remember"]
+    new = [each for each in identifiers if known.span(Key(IDENTIFIED, call.workspace, each)) is None]
+    if call.kind == "merge" or len(identifiers) > 1:
+        if new or any(known.span(Key("alone", call.workspace, each)) for each in identifiers):
+            seen = Span(call.at, call.at)
+            yield from (Fact(Key("joined-identity", call.workspace, each), seen, ttl) for each in identifiers)
+    elif new and call.kind == "identify" and outcome.of(call) == "accepted" and not _is_update_only(call):
+        origin = Origin(call.exchange.id, call.exchange.connection)
+        yield Fact(Key("alone", call.workspace, new[0]), Span(call.at, call.at, origin), ttl)
+        created_at = moment(call.attributes.get("created_at", call.attributes.get("createdAt")))
+        if created_at is not None and abs(call.at - created_at) <= known.params["new_within"]:
+            yield Fact(Key("made-alone", call.workspace, new[0]), Span(created_at, call.at), ttl)
 
 
 def _is_update_only(call: Call) -> bool:

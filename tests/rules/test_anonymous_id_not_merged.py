@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -82,7 +83,8 @@ async def test_enough_of_both_and_none_joined() -> None:
     (finding,) = await found(*VISITORS, *PEOPLE)
     assert (finding.pointer, finding.confidence, finding.exchange) == ("/anonymous_id", "likely", "0")
     assert finding.time == NOW + HOUR
-    assert len(await found(*PEOPLE, *VISITORS)) == 1
+    assert await found(*PEOPLE, *VISITORS) == []  # nobody is counted before there are visitors
+    assert len(await found(visit("a"), *PEOPLE, visit("b"))) == 1
     assert await found(*VISITORS, *PEOPLE, end=HOUR - 1) == []
     assert len(await found(*VISITORS, *PEOPLE, end=HOUR + DAY / 2)) == 1
 
@@ -124,8 +126,8 @@ async def test_one_client_is_one_user_agent_without_its_version() -> None:
 @pytest.mark.parametrize(
     ("body", "count"),
     [
-        ({"created_at": NOW - HOUR + 10}, 1),
-        ({"created_at": NOW - HOUR - 10}, 0),
+        ({"created_at": NOW + 3 - HOUR}, 1),
+        ({"created_at": NOW + 2 - HOUR}, 0),
         ({"createdAt": NOW - HOUR - 10}, 0),
         ({"created_at": "soon"}, 1),
         ({"_update": True}, 0),
@@ -179,14 +181,12 @@ def taught(kind: Kind, person: Person, ending: OutcomeKind = "accepted") -> list
 
 def test_what_is_taught() -> None:
     client = ("w", "client:")
-    visitor = Sample(1_000, plain=frozenset({"anonymous:a"}))
+    visitor = Sample(100, plain=frozenset({"a"}))
     assert taught("event", Person(anonymous="a")) == [("visitors", *client, visitor, HOUR + DAY)]
-    somebody = Sample(1_000, plain=frozenset({"id:1"}))
-    assert taught("identify", Person(id="1")) == [("identified-people", *client, somebody, HOUR + DAY)]
     joined = [("joined", *client, Span(NOW, NOW), 10 * HOUR)]
     assert taught("identify", Person(id="1", anonymous="a")) == joined
     assert taught("identify", Person(id="1", anonymous="a"), "unknown") == joined
-    assert taught("event", Person(anonymous="a"), "unknown") == taught("identify", Person(id="1"), "unknown") == []
+    assert taught("event", Person(anonymous="a"), "unknown") == taught("identify", Person(id="1")) == []
     assert (
         taught("event", Person(id="1")) == taught("event", Person()) == taught("identify", Person(anonymous="a")) == []
     )
@@ -196,16 +196,31 @@ def test_the_finding_waits_for_a_day_after_its_window() -> None:
     review = RULE[0].review
     assert review is not None
     exchange = Exchange(id="1", at=NOW, method="POST", target=b"/", host="", headers=(), body=b"")
-    person = Person(anonymous="a")
-    call = Call(exchange=exchange, api="track_v1", kind="event", endpoint="", workspace="w", person=person)
+    call = Call(
+        exchange=exchange, api="track_v1", kind="event", endpoint="", workspace="w", person=Person(anonymous="a")
+    )
 
-    class Unknown:
+    class Remembered:
         params = PARAMS
 
-        def span(self, key: Key) -> None:
-            return None
+        def __init__(self, begun: bool) -> None:
+            self._begun = begun
 
-    begun, waiting = review(call, Outcome("accepted", NOW), Unknown())  # type: ignore[arg-type]  # all that it asks
+        def span(self, key: Key) -> Span | None:
+            return Span(NOW, NOW) if self._begun else None
+
+    assert list(review(call, Outcome("accepted", NOW), Remembered(True))) == []  # type: ignore[arg-type]
+    both = replace(call, person=Person(id="1", anonymous="a"))
+    assert list(review(both, Outcome("accepted", NOW), Remembered(False))) == []  # type: ignore[arg-type]
+    begun, waiting = review(call, Outcome("accepted", NOW), Remembered(False))  # type: ignore[arg-type]
+    person = replace(call, kind="identify", person=Person(id="1", email="a@b.c"))
+    (people,) = review(person, Outcome("accepted", NOW), Remembered(True))  # type: ignore[arg-type]
+    assert people == (
+        Key("identified-people", "w", "client:"),
+        Sample(100, plain=frozenset({"id:1"})),
+        HOUR + DAY,
+        False,
+    )
     assert (begun.key.kind, begun.ttl, begun.value) == ("window-begun", HOUR, Span(NOW, NOW))  # type: ignore[union-attr]
     assert (waiting.key.kind, waiting.ttl) == ("anonymous-id-not-merged", HOUR + DAY)  # type: ignore[union-attr]
     assert isinstance(waiting.value, Deadline)  # type: ignore[union-attr]

@@ -23,7 +23,7 @@ from cio_proxy.model import (
     Settings,
 )
 from cio_proxy.rules import RULES
-from cio_proxy.rules.changing_user_id import check, learn
+from cio_proxy.rules.changing_user_id import check, learn, review
 
 RULE = tuple(rule for rule in RULES if rule.info.id == "changing-user-id")
 NOW = 1.75e9
@@ -137,6 +137,8 @@ async def test_an_address_that_is_the_key_and_gets_another_id() -> None:
         [v1("11", {"email": "b@example.com", "_update": True})],
         [v1("11", {"email": ""})],
         [v1("11", {"email": None})],
+        [v1("cio_1", {"email": ""})],
+        [v2(phone="+4915112345678", attributes={"email": ""})],
     ],
 )
 async def test_an_address_whose_first_owner_is_gone_may_get_another_id(between: list[Request]) -> None:
@@ -201,6 +203,7 @@ class Remembered:
         (Sample(3, (4, 9)), 10, 1),
         (Sample(3, (4, 5)), 5, 0),
         (Sample(2, (4, 9)), 5, 1),
+        (Sample(3, (4, 6, 9)), 7, 1),
         (Sample(2, (4, 9)), 9, 0),
         (Sample(2, (4, 9)), 10, 0),  # too many are gone to remember this one
         (Sample(3, (-1, 9)), 5, 0),  # somebody
@@ -218,7 +221,7 @@ USER = {"user_id": 42, "created_at": 1_700_000_000}
 
 async def test_one_user_under_two_addresses() -> None:
     (finding,) = await found(v1("a%40example.com", USER), v1("b%40example.com", USER))
-    assert (finding.pointer, finding.confidence, finding.related) == ("path:", "certain", ("0",))
+    assert (finding.pointer, finding.confidence, finding.related) == ("path:", "certain", ())
     for name in ("userId", "User ID", "uid", "user_uuid", "member_id", "person-id", "contact.id"):
         body = {name: "u-1", "created_at": 1_700_000_000}
         assert len(await told(v1("a%40example.com", body), v1("b%40example.com", body))) == 1, name
@@ -235,12 +238,38 @@ async def test_what_does_not_tell_that_two_are_one_user() -> None:
     assert await confidences({"user_id": 42}, {"user_id": 42}) == ["possible"]
     assert await confidences(USER, USER | {"created_at": 1_700_000_001}) == []
     assert await confidences(USER, {"user_id": 42}) == []
-    for nobody in (0, -1, "", " ", "null", "Undefined", "0", True, None, 4.2, "a@example.com", ["u"]):
+    nobodys = ("", " ", "0", "-1", "null", "nil", "none", "nan", "Undefined", "unknown", "N/A", "a@example.com")
+    for nobody in (0, -1, True, None, 4.2, ["u"], *nobodys):
         body = {"user_id": nobody, "created_at": 1_700_000_000}
         assert await confidences(body, body) == [], nobody
     for another in ("customer_id", "account_id", "team_id", "id_user"):
         body = {another: 42, "created_at": 1_700_000_000}
         assert await confidences(body, body) == [], another
+
+
+async def test_an_address_whose_first_id_is_gone_may_still_be_the_second_of_its_user() -> None:
+    sent = v1("b%40example.com", USER), v1("77"), delete("77"), v2(id="c@example.com", attributes=USER | MAIL)
+    assert await told(*sent) == [("3", "/identifiers", "certain")]
+
+
+async def test_an_id_in_other_case_is_a_second_one_of_its_address() -> None:
+    assert await told(v1("abcdef"), v1("ABCDEF")) == [("1", "path:", "certain")]
+
+
+async def test_only_the_numbers_of_the_app_tell_who_a_user_is() -> None:
+    numbered = [v2(id=f"{each}@example.com", attributes={"id": 42, "created_at": NOW}) for each in "ab"]
+    assert [c for *_, c in await told(*numbered)] == ["likely", "likely"]
+    traits = {"plan": "pro", "createdAt": "2025-01-01T00:00:00Z"}
+    sent = [("POST", "/v1/identify", {"userId": f"{each}@example.com", "traits": traits}) for each in "ab"]
+    assert [c for *_, c in await told(*sent, host="cdp.customer.io")] == ["likely", "likely"]
+
+
+async def test_an_address_that_is_new_to_itself_may_be_the_second_of_its_user() -> None:
+    """Of what belongs together, the first that is known decides."""
+    sent = [v2(id=f"{each}@example.com", attributes=USER | {"email": f"{each}@example.com"}) for each in "ab"]
+    assert [c for *_, c in await told(*sent)] == ["likely", "certain"]
+    again = v2(id="b@example.com", attributes=USER | {"email": "a@example.com"})
+    assert [c for *_, c in await told(sent[0], delete("a%40example.com"), again)] == ["likely", "likely"]
 
 
 async def test_what_is_surer_goes_before_what_is_possible() -> None:
@@ -261,13 +290,22 @@ async def test_pipelines_names_a_user_by_the_id_of_the_traits() -> None:
     assert [c for *_, c in await told(*sent, host="cdp.customer.io")] == ["likely", "certain"]
 
 
-@pytest.mark.parametrize("word", ["info", "office", "no", "noreply", "test", "tests", "qa", "demo", "team", "support"])
+MAILBOXES = (
+    *("info", "office", "contact", "kontakt", "hello", "hi", "support", "help", "service", "sales", "admin", "team"),
+    *("administrator", "webmaster", "postmaster", "family", "billing", "accounts", "accounting", "finance", "hr"),
+    *("jobs", "marketing", "press", "no", "noreply", "none", "null", "unknown", "anonymous", "guest", "nobody"),
+    *("nomail", "noemail", "deleted", "test", "tests", "tester", "testing", "qa", "dev", "demo", "staging"),
+    *("dummy", "fake"),
+)
+
+
+@pytest.mark.parametrize("word", MAILBOXES)
 async def test_mailboxes_that_many_share(word: str) -> None:
     for box in (word, f"{word}1", f"{word}.de", f"{word}+x", f"{word}_eu", f"{word}-2", word.upper()):
         assert await told(v1("11", {"email": f"{box}@example.com"}), v1("22", {"email": f"{box}@example.com"})) == [], (
             box
         )
-    own = f"{word}ster@example.com"
+    own = f"{word}xy@example.com"
     assert len(await told(v1("11", {"email": own}), v1("22", {"email": own}))) == 1
 
 
@@ -314,6 +352,8 @@ async def test_a_body_with_another_id() -> None:
         ("AbCdEf", "abcdef", 1),
         ("abcdef", "AbCdEf", 1),
         ("ABCDEF", "AbCdEf", 1),
+        ("AbCdEf", "ABCDEF", 1),
+        ("abcdef", "ZZZZZZ", 0),
         ("AbCdEf", "aBcDeF", 0),
         ("abcde", "ABCDE", 0),
         ("abcdef", "abcdef", 0),
@@ -348,21 +388,48 @@ def taught(person: Person, kind: Kind = "identify", ending: OutcomeKind = "accep
     )
     facts = list(learn(call, Outcome(ending, NOW), {"remember": 9.0}))
     assert {fact.ttl for fact in facts} <= {9.0}
+    for fact in facts:
+        assert fact.value.limit == (1_000 if fact.key.kind == "gone" else 8)  # type: ignore[union-attr]
     return [(*fact.key[:3], getattr(fact.value, "plain", fact.value)) for fact in facts]
 
 
-def test_what_is_taught_is_kept_for_as_long_as_the_operator_says() -> None:
-    *sets, first = taught(Person(id="abc", email="a@example.com"), email="a@example.com")
-    assert sets == [
-        ("addresses", "w", "id:abc", {"a@example.com"}),
-        ("spellings", "w", "id:abc", {"abc"}),
-        ("ids-of", "w", "email:a@example.com", {"abc"}),
-    ]
-    assert first[:3] == ("first-id", "w", "email:a@example.com")
-    assert (first[3].first, first[3].last, first[3].origin) == (NOW, NOW, ("1", "c"))
-    assert [fact[0] for fact in taught(Person(id="42", email="a@example.com"))] == ["addresses", "ids-of", "first-id"]
-    assert taught(Person(id="abc", email="a@example.com"), ending="unknown") == []
-    assert taught(Person(id="abc"), "event") == taught(Person(email="a@example.com")) == []
+def test_what_belongs_together_is_taught_of_an_accepted_identify() -> None:
+    ada = Person(id="abc", email="a@example.com")
+    assert taught(ada) == [("ids-of", "w", "email:a@example.com", {"abc"})]
+    assert taught(ada, created_at=NOW, user_id=7) == taught(ada)
+    assert taught(Person(id="A@b.com"), created_at=NOW, user_id=7) == [("ids-of", "w", f"user:7\0{NOW}", {"a@b.com"})]
+    assert taught(ada, ending="unknown") == taught(ada, _update=True) == []
+    assert taught(ada, "event") == taught(Person(email="a@example.com")) == taught(Person(id="42")) == []
+
+
+class Reviewed(Remembered):
+    """Of each kind of fact one of these texts, which hash to their lengths."""
+
+    params: Mapping[str, Any] = {"remember": 9.0}
+
+    def __init__(self, **texts: str) -> None:
+        self._samples = {kind: Sample(8, (-len(text),)) for kind, text in texts.items()}
+
+
+def reviewed(person: Person, ending: OutcomeKind = "accepted", /, **texts: str) -> list[Any]:
+    exchange = Exchange(id="1", at=NOW, method="PUT", target=b"/", host="", headers=(), body=b"")
+    call = Call(exchange=exchange, api="track_v1", kind="identify", endpoint="", workspace="w", person=person)
+    facts = review(call, Outcome(ending, NOW), Reviewed(**texts))
+    return [(*fact.key[:3], fact.value.plain, fact.value.limit, fact.ttl) for fact in facts]  # type: ignore[union-attr]
+
+
+def test_what_is_not_known_of_an_id_is_taught() -> None:
+    ada = Person(id="abC", email="a@b.de")
+    address = ("addresses", "w", "id:abC", {"a@b.de"}, 8, 9.0)
+    spelling = ("spellings", "w", "id:abc", {"abC"}, 8, 9.0)
+    assert reviewed(ada) == [address, spelling]
+    assert reviewed(ada, "unknown") == [address]
+    assert reviewed(ada, "refused") == []
+    assert reviewed(ada, addresses="b@b.de", spellings="Abc") == []
+    changed = [address, ("gone", "w", "who is gone", {"abC"}, 1_000, 9.0)]
+    assert reviewed(ada, addresses="old@b.de", spellings="Abc") == changed
+    assert reviewed(ada, addresses="b@b.de", spellings="longer") == [spelling]
+    assert reviewed(Person(id="42")) == reviewed(Person(email="a@b.de")) == []
 
 
 def test_who_is_gone_is_taught_whatever_the_answer() -> None:

@@ -1,15 +1,16 @@
 """Who was two people until an identify said that they are one."""
 
 import json
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pytest
 
 from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.drivers import Recorded, audit_recorded
-from cio_proxy.model import Call, Exchange, Finding, Kind, Outcome, OutcomeKind, Person, Settings
+from cio_proxy.model import IDENTIFIED, Call, Exchange, Finding, Key, Kind, Outcome, OutcomeKind, Person, Settings, Span
 from cio_proxy.rules import RULES
-from cio_proxy.rules.split_identity import learn
+from cio_proxy.rules.split_identity import review
 
 RULE = tuple(rule for rule in RULES if rule.info.id == "split-identity")
 NOW = 1_750_000_000
@@ -62,6 +63,7 @@ async def test_one_of_the_two_has_to_be_made_by_itself_before_our_eyes() -> None
     assert await found(by_id(**MADE), BOTH) == []
     assert await found(by_mail(**MADE), BOTH) == []
     assert await found(by_mail(**MADE), by_mail(id="42"), by_id(), BOTH) == []
+    assert await found(by_id(_update=True), by_id(**MADE), by_mail(), BOTH) == []  # there before
     assert len(await found(FIRST, by_id(created_at=NOW - 60), by_mail(), BOTH)) == 1  # by the clock of another machine
     assert await found(FIRST, by_id(created_at=NOW - 61), by_mail(), BOTH) == []
 
@@ -116,26 +118,58 @@ async def test_a_canonical_id_is_how_an_identifier_is_changed() -> None:
     assert await found(by_id(**MADE), by_mail(), renaming) == []
 
 
-def taught(person: Person, kind: Kind = "identify", ending: OutcomeKind = "accepted", **more: Any) -> list[Any]:
+class Remembered:
+    """These kinds of facts are known of everybody."""
+
+    params: Mapping[str, Any] = {"remember": 9.0, "new_within": 3_600.0}
+
+    def __init__(self, kinds: Collection[str]) -> None:
+        self._kinds = kinds
+
+    def span(self, key: Key) -> Span | None:
+        return Span(0.0, 0.0) if key.kind in self._kinds else None
+
+
+def taught(
+    person: Person, kind: Kind = "identify", ending: OutcomeKind = "accepted", known: Collection[str] = (), **more: Any
+) -> list[Any]:
     exchange = Exchange(id="1", at=NOW, method="PUT", target=b"/", host="", headers=(), body=b"", connection="c")
     call = Call(exchange=exchange, api="track_v1", kind=kind, endpoint="", workspace="w", person=person, **more)
-    facts = learn(call, Outcome(ending, NOW), {"remember": 9.0, "new_within": 3_600.0})
+    facts = review(call, Outcome(ending, NOW), Remembered(known))  # type: ignore[arg-type]  # all that it asks
     return [(*fact.key[:3], tuple(fact.value), fact.ttl) for fact in facts]  # type: ignore[arg-type]
 
 
-def test_what_is_taught() -> None:
-    seen = (NOW, NOW, ("", ""))
-    here = (NOW, NOW, ("1", "c"))
-    assert taught(Person(id="42")) == [("alone", "w", "id:42", here, 9.0)]
+SEEN = (NOW, NOW, ("", ""))
+HERE = (NOW, NOW, ("1", "c"))
+
+
+def test_what_is_taught_of_who_is_identified_by_one_identifier_for_the_first_time() -> None:
+    assert taught(Person(id="42")) == [("alone", "w", "id:42", HERE, 9.0)]
     assert taught(Person(email="a@b.c"), attributes={"created_at": NOW - 5}) == [
-        ("alone", "w", "email:a@b.c", here, 9.0),
+        ("alone", "w", "email:a@b.c", HERE, 9.0),
         ("made-alone", "w", "email:a@b.c", (NOW - 5, NOW, ("", "")), 9.0),
     ]
-    assert taught(Person(id="42", email="a@b.c"), ending="unknown") == [
-        ("joined-identity", "w", "id:42", seen, 9.0),
-        ("joined-identity", "w", "email:a@b.c", seen, 9.0),
-    ]
+    assert taught(Person(id="42"), known=[IDENTIFIED]) == taught(Person(id="42"), ending="unknown") == []
+    assert taught(Person(anonymous="a")) == taught(Person(email="a@b.c"), "form_submit") == []
+
+
+def test_what_is_taught_of_who_was_joined() -> None:
+    both = Person(id="42", email="a@b.c")
+    joined = [("joined-identity", "w", each, SEEN, 9.0) for each in ("id:42", "email:a@b.c")]
+    assert taught(both) == taught(both, ending="unknown") == taught(both, "form_submit") == joined
+    assert taught(both, known=[IDENTIFIED, "alone"]) == joined
+    assert taught(both, known=[IDENTIFIED]) == taught(both, ending="refused") == []
     merged = taught(Person(id="42"), "merge", merged=Person(id="43"))
     assert [fact[:3] for fact in merged] == [("joined-identity", "w", "id:42"), ("joined-identity", "w", "id:43")]
     assert [fact[0] for fact in taught(Person(id="42"), "merge")] == ["joined-identity"]
-    assert taught(Person(id="42"), ending="unknown") == taught(Person(anonymous="a")) == []
+
+
+async def test_one_batch_is_read_in_its_order() -> None:
+    def items(*calls: tuple[dict[str, Any], dict[str, Any]]) -> Request:
+        batch = [{"type": "person", "action": "identify", "identifiers": i, "attributes": a} for i, a in calls]
+        return ("POST", "/api/v2/batch", {"batch": batch})
+
+    apart = items(({"id": "42"}, MADE), (MAIL, {"plan": "pro"}))
+    assert len(await found(apart, BOTH)) == 1
+    joined = items(({"id": "42"}, MADE), (MAIL, {"plan": "pro"}), ({"id": "42"}, {"email": "b@example.com"}))
+    assert await found(joined, BOTH) == []
