@@ -87,7 +87,7 @@ def _event(call: Call) -> str:
     """Person, kind, name and data, but for the times in it, which a retry may make anew."""
     data = [leaf for leaf in leaves(dict(call.data)) if moment(leaf[0]) is None]
     said = repr((call.subject, call.kind, (call.name or "").strip(), data))
-    return blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return blake2b(said.encode(), digest_size=16).hexdigest()
 
 
 def _reused(call: Call) -> Iterator[Finding]:

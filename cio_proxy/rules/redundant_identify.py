@@ -97,7 +97,7 @@ def digest(call: Call) -> str:
     """Everything that an identify says but for its time, as one short text."""
     attributes = {name: value for name, value in call.attributes.items() if name != "_timestamp"}
     said = repr((call.person, attributes, call.body.get("cio_relationships")))
-    return blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return blake2b(said.encode(), digest_size=16).hexdigest()
 
 
 def when(call: Call) -> str:

@@ -1,4 +1,4 @@
-"""One rule alone, asked about one request."""
+"""One rule alone, asked about one request, or about several in a row."""
 
 import json
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from cio_proxy.audit import Engine, sealed_with
+from cio_proxy.drivers import Recorded, audit_recorded
 from cio_proxy.facts import Reading
 from cio_proxy.model import Exchange, Finding, RuleSettings, Settings
 from cio_proxy.rules import RULES
@@ -53,3 +54,36 @@ def findings(
 def told(rule: str, method: str, url: str, body: Any = None, **more: Any) -> list[tuple[str, str]]:
     """Where, and how sure."""
     return [(f.pointer, f.confidence) for f in findings(rule, method, url, body, **more)]
+
+
+async def history(
+    rule: str,
+    *sent: tuple[float, str, str, Any],
+    settings: Settings | None = None,
+    params: Mapping[str, Any] | None = None,
+) -> list[Finding]:
+    """All that a rule says of requests that were accepted: of each the seconds after NOW, method, URL and body."""
+    recorded = []
+    for number, (at, method, url, body) in enumerate(sent):
+        host, slash, path = url.partition("/")
+        request = Exchange(
+            id=f"{number:08x}",
+            at=NOW + at,
+            method=method,
+            target=(slash + path).encode(),
+            host=host,
+            headers=((b"Authorization", BASIC.encode()),),
+            body=json.dumps(body).encode(),
+        )
+        recorded.append((request, Recorded(NOW + at, 200)))
+    errors: list[object] = []
+    said = RuleSettings(report="possible", params=params or {})
+    engine = Engine(
+        replace(settings or Settings(), rules={rule: said}),
+        tuple(each for each in RULES if each.info.id == rule),
+        sealed_with(b"k" * 32),
+        rule_error=lambda *error: errors.append(error),
+    )
+    found = await audit_recorded(recorded, engine)
+    assert errors == []
+    return found

@@ -6,8 +6,9 @@ from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.facts import Reading
 from cio_proxy.model import Exchange, RuleSettings, Settings
 from cio_proxy.rules import RULES
+from cio_proxy.rules.inconsistent_event_name import normal, style_of
 
-from .alone import findings, told
+from .alone import NOW, findings, history, told
 
 RULE = "inconsistent-event-name"
 FIXED = """
@@ -130,3 +131,142 @@ def test_the_longest_name_that_is_judged_has_500_characters() -> None:
     assert told(RULE, "POST", url, {"name": ""}) == []
     (finding,) = findings(RULE, "POST", url, {"name": " A "})
     assert finding.name == "A"
+
+
+URL = "track.customer.io/api/v1/customers/42/events"
+DAY = 86_400.0
+MIDNIGHT = DAY - NOW % DAY
+
+
+async def said(*sent: tuple[str, int, float], convention: str = "any", **params: int) -> list[tuple[str, str]]:
+    """What is told of events: each name, how often, and when."""
+    calls = [(at, "POST", URL, {"name": name}) for name, times, at in sent for _ in range(times)]
+    found = await history(RULE, *calls, params={"convention": convention, **params})
+    return [(finding.message.partition(": ")[2] or finding.message, finding.confidence) for finding in found]
+
+
+async def test_both_spellings_are_told_with_how_often_each_was_seen() -> None:
+    assert await said(("a_b", 1, 0), ("aB", 1, 1)) == [("`a_b` (once) and `aB` (once)", "certain")]
+    assert await said(("a_b", 3, 0), ("aB", 2, 1)) == [
+        ("`a_b` (3 times) and `aB` (once)", "certain"),
+        ("`a_b` (3 times) and `aB` (2 times)", "certain"),
+    ]
+    assert await said(("a_b", 99, 0), ("aB", 1, 1)) == [("`a_b` (99 times) and `aB` (once)", "certain")]
+    ((message, _),) = await said(("a_b", 150, 0), ("aB", 1, 1))
+    assert message.startswith("`a_b` (about 1")
+
+
+async def test_of_three_spellings_the_commonest_is_told_beside_each_other_one() -> None:
+    assert await said(("a_b", 2, 0), ("aB", 1, 1), ("A_B", 1, 2)) == [
+        ("`a_b` (2 times) and `aB` (once)", "certain"),
+        ("`a_b` (2 times) and `A_B` (once)", "certain"),
+    ]
+
+
+async def test_spellings_are_known_of_this_day_and_the_last() -> None:
+    assert len(await said(("a_b", 1, MIDNIGHT - 1), ("aB", 1, MIDNIGHT))) == 1
+    assert len(await said(("a_b", 1, MIDNIGHT), ("aB", 1, MIDNIGHT + 2 * DAY - 1))) == 1
+    assert await said(("a_b", 1, MIDNIGHT - 1), ("aB", 1, MIDNIGHT + DAY)) == []
+    both_days = [("a_b", 2, MIDNIGHT - 2), ("aB", 1, MIDNIGHT - 1), ("aB", 1, MIDNIGHT), ("a_b", 1, MIDNIGHT + 1)]
+    assert (await said(*both_days))[-1] == ("`a_b` (2 times) and `aB` (2 times)", "certain")
+    own_days = [("a_b", 2, MIDNIGHT - 2), ("a_b", 2, MIDNIGHT), ("aB", 3, MIDNIGHT + 1), ("a_b", 1, MIDNIGHT + 2)]
+    assert [message.partition(" and ")[0] for message, _ in await said(*own_days)] == ["`a_b` (4 times)"] * 3
+
+
+async def test_a_spelling_that_is_hidden_in_the_store_is_not_shown() -> None:
+    found = await history(
+        RULE,
+        *((at, "POST", URL, {"name": f"call{mark}01 23 45 67 89"}) for at, mark in enumerate("_-")),
+        params={"convention": "any"},
+    )
+    assert [(finding.message, finding.corrected) for finding in found] == [
+        ("one event has two spellings: another spelling (once) and `call-<phone>` (once)", None)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("Order Placed", "orderplaced"),
+        ("order_-. placed", "orderplaced"),
+        ("level_1_2", "level1_2"),
+        ("level-12a", "level12a"),
+        ("a 1 b", "a1b"),
+        ("_a_", "a"),
+        ("a:b/c", "a:b/c"),
+        ("GRÖSSE", "grösse"),
+        ("a_12", "a12"),
+        ("a_123", ""),
+        ("a@b.example", ""),
+        ("a\0b", ""),
+        ("a" * 500, "a" * 500),
+        ("a" * 501, ""),
+        ("---", ""),
+    ],
+)
+def test_what_all_spellings_of_a_name_have_in_common(name: str, word: str) -> None:
+    assert normal(name) == word
+
+
+@pytest.mark.parametrize(
+    ("name", "style"),
+    [
+        ("order_placed", "snake_case"),
+        ("ORDER_PLACED", "UPPER_CASE"),
+        ("order-placed", "kebab-case"),
+        ("orderPlaced", "camelCase"),
+        ("OrderPlaced", "PascalCase"),
+        ("HTTPError", "PascalCase"),
+        ("Order Placed", "Title Case"),
+        ("Item Added to Cart", "Title Case"),
+        ("Order placed", "Sentence case"),
+        ("order placed", "lower case"),
+        ("Order_Placed", "mixed"),
+        ("Order-Placed", "mixed"),
+        ("order Placed", "mixed"),
+        ("order_placed:itemAdded", "mixed"),
+        ("shop.order_placed", "snake_case"),
+        ("shop.order_placed/item_added", "snake_case"),
+        ("shop.item", ""),
+        ("order", ""),
+        ("Order", ""),
+        ("Added to", ""),
+        ("order2", ""),
+    ],
+)
+def test_the_style_that_a_name_shows(name: str, style: str) -> None:
+    assert style_of(name) == style
+
+
+TITLES = ["Seat Added", "Plan Paused", "Team Left", "File Opened", "Tour Ended", "Game Won", "Bill Paid", "Trial Used"]
+
+
+@pytest.mark.parametrize(
+    ("titles", "others", "message"),
+    [
+        (8, 2, "the event name is not in Title Case, as 9 of 11 names of the workspace are"),
+        (8, 1, "the event name is not in Title Case, as 9 of 10 names of the workspace are"),
+        (7, 2, "the event name is not in Title Case, as 8 of 10 names of the workspace are"),
+        (7, 1, "the event name is not in snake_case"),  # nine names
+        (7, 3, "the event name is not in snake_case"),  # eight of eleven
+    ],
+)
+async def test_a_style_is_that_of_the_workspace_from_ten_names_and_eight_of_ten_on(
+    titles: int, others: int, message: str
+) -> None:
+    names = [*TITLES[:titles], *["seat_moved", "plan_viewed", "team_named"][:others], "Item Sold", "item_seen"]
+    found = await said(*((name, 1, float(at)) for at, name in enumerate(names)), convention="auto")
+    assert found[-1] == (message, "likely")
+
+
+async def test_names_that_differ_in_a_small_number_are_one_name_of_a_style() -> None:
+    steps = [(f"stepDone{number}", 1, float(number)) for number in range(20)]
+    assert {message for message, _ in await said(*steps, convention="auto")} == {"the event name is not in snake_case"}
+
+
+async def test_no_style_is_learned_where_one_is_configured() -> None:
+    titles = [(name, 1, 0.0) for name in TITLES]
+    assert await said(*titles, ("item_sold", 1, 1), convention="Title Case", names=2) == [
+        ("the event name is not in Title Case", "likely")
+    ]
+    assert await said(*titles, ("item_sold", 1, 1), names=2) == []

@@ -1,0 +1,184 @@
+"""Which attributes are judged and how they are called, from how many people on, for how long, and in which words."""
+
+import hashlib
+from typing import Any
+
+import pytest
+
+from cio_proxy.model import Finding, Settings, WorkspaceSettings, shape
+from cio_proxy.rules.inconsistent_attribute_type import types_of
+
+from .alone import history
+
+RULE = "inconsistent-attribute-type"
+PEOPLE = "track.customer.io/api/v1/customers/"
+WEEK = 7 * 86_400.0
+
+
+async def found(*sent: tuple[int, Any, float], settings: Settings | None = None, **params: Any) -> list[Finding]:
+    """What is said of identifies: how many people, what they have, and when."""
+    calls = []
+    for group, (count, attributes, at) in enumerate(sent):
+        calls += [(at, "PUT", f"{PEOPLE}{group}-{person}", attributes) for person in range(count)]
+    return await history(RULE, *calls, settings=settings, params=params)
+
+
+def said(findings: list[Finding]) -> list[tuple[str, str]]:
+    return [(finding.message, finding.confidence) for finding in findings]
+
+
+@pytest.mark.parametrize(
+    ("usual", "odd", "message"),
+    [
+        (5, "5", "`a` is a number in quotes here and for one person in all, and a number for 20 people"),
+        (5, "-5.25", "`a` is a number in quotes here and for one person in all, and a number for 20 people"),
+        (5, "2026-11-24", "`a` is a date in quotes here and for one person in all, and a number for 20 people"),
+        (
+            5,
+            "2026-11-24T10:00:00Z",
+            "`a` is a date in quotes here and for one person in all, and a number for 20 people",
+        ),
+        (5, "five", "`a` is a text here and for one person in all, and a number for 20 people"),
+        (True, "true", "`a` is a boolean in quotes here and for one person in all, and a boolean for 20 people"),
+        (True, "FALSE", "`a` is a boolean in quotes here and for one person in all, and a boolean for 20 people"),
+        (True, 1, "`a` is a number here and for one person in all, and a boolean for 20 people"),
+        (False, 0, "`a` is a number here and for one person in all, and a boolean for 20 people"),
+        ("x", 0.0, "`a` is a number here and for one person in all, and a text for 20 people"),
+        ("x", ["y"], "`a` is a list here and for one person in all, and a text for 20 people"),
+        (["x"], {"y": 1}, "`a` is an object here and for one person in all, and a list for 20 people"),
+    ],
+)
+async def test_both_types_are_named_and_what_a_text_holds(usual: Any, odd: Any, message: str) -> None:
+    findings = await found((20, {"a": usual}, 0), (1, {"a": odd}, 1))
+    assert said(findings) == [(message, "certain")]
+    assert findings[0].name == "a"
+
+
+async def test_the_limits_are_twenty_people_and_95_of_100() -> None:
+    assert said(await found((19, {"a": 5}, 0), (1, {"a": "x"}, 1))) == []
+    assert len(await found((20, {"a": 5}, 0), (1, {"a": "x"}, 1))) == 1
+    assert len(await found((20, {"a": 5}, 0), (2, {"a": "x"}, 1))) == 1
+    assert len(await found((38, {"a": 5}, 0), (2, {"a": "x"}, 1))) == 2
+    assert len(await found((37, {"a": 5}, 0), (2, {"a": "x"}, 1))) == 1
+    assert len(await found((4, {"a": 5}, 0), (1, {"a": "x"}, 1), people=4, majority=80)) == 1
+    assert await found((4, {"a": 5}, 0), (1, {"a": "x"}, 1), people=4, majority=81) == []
+
+
+async def test_of_two_common_types_the_rarer_is_likely() -> None:
+    said_of_texts = said(await found((5, {"a": 5}, 0), (5, {"a": "x"}, 1), people=4, majority=100))
+    assert said_of_texts == [("`a` is a text here and for 4 people in all, and a number for 5 people", "likely")]
+    alike = await found((5, {"a": 5}, 0), (6, {"a": "x"}, 1), (1, {"a": 7}, 2), people=4, majority=100)
+    assert [finding.confidence for finding in alike] == ["likely"]
+
+
+async def test_one_person_is_counted_once_in_each_type() -> None:
+    one = [(1, "PUT", PEOPLE + "x", {"a": "x"})] * 3
+    calls = [(0, "PUT", f"{PEOPLE}{person}", {"a": 5}) for person in range(20)]
+    assert [c for _, c in said(await history(RULE, *calls, *one))] == ["certain"] * 3
+
+
+async def test_many_people_are_estimated() -> None:
+    (message, _), *_ = said(await found((60, {"a": 5}, 0), (1, {"a": "x"}, 1)))
+    assert " for about " in message
+    (message, _), *_ = said(await found((39, {"a": 5}, 0), (1, {"a": "x"}, 1)))
+    assert message.endswith(" for 39 people")
+    findings = said(await found((500, {"a": 5}, 0), (45, {"a": "x"}, 1), majority=80))
+    assert len(findings) == 45
+    assert "for about " in findings[-1][0].partition(" and a number")[0]
+
+
+async def test_types_are_known_over_this_week_and_the_last() -> None:
+    start = WEEK - 1.75e9 % WEEK  # of the next week
+    assert len(await found((20, {"a": 5}, start - 1), (1, {"a": "x"}, start))) == 1
+    assert len(await found((20, {"a": 5}, start), (1, {"a": "x"}, start + 2 * WEEK - 1))) == 1
+    assert await found((20, {"a": 5}, start), (1, {"a": "x"}, start + 2 * WEEK)) == []
+    assert len(await found((10, {"a": 5}, start - 1), (10, {"a": 5}, start), (1, {"a": "x"}, start))) == 1
+
+
+SITE = "f82ad78f695bd32f9d99"
+SHOP = WorkspaceSettings(site_ids=(SITE,), pipelines_keys=(hashlib.sha256(SITE.encode()).hexdigest(),))
+TRACKED = (PEOPLE + "{}/events", {"name": "n", "data": {"a": 5}})
+IDENTIFIED = (PEOPLE + "{}", {"a": 5})
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (IDENTIFIED, ("cdp.customer.io/v1/identify", {"userId": "1", "traits": {"a": "x"}})),
+        (TRACKED, ("cdp.customer.io/v1/track", {"userId": "1", "event": "n", "properties": {"a": "x"}})),
+    ],
+)
+async def test_pipelines_and_track_are_apart_in_one_workspace(first: tuple[str, Any], second: tuple[str, Any]) -> None:
+    url, body = first
+    many = [(0.0, "PUT" if url.endswith("}") else "POST", url.format(n), body) for n in range(20)]
+    settings = Settings(workspaces={"shop": SHOP})
+    assert await history(RULE, *many, (1, "POST", *second), settings=settings) == []
+    cdp = (1, "POST", "cdp.customer.io/v1/track", {"userId": "1", "event": "aB"})
+    spellings = ((0, "POST", PEOPLE + "1/events", {"name": "a_b"}), cdp)
+    assert [f.workspace for f in await history("inconsistent-event-name", *spellings, settings=settings)] == ["shop"]
+
+
+OTHERS = ("cio_subscription_preferences.topics.topic_1", "a\0", "x100", "x" * 151)
+EXEMPT = "id email phone cio_id anonymous_id created_at createdAt unsubscribed recipient from_address reply_to _x cio_x"
+
+
+@pytest.mark.parametrize(
+    "name", [*EXEMPT.split(), "cio_subscription_preferences.topics.topic_1", "a\0", "x100", "x" * 151]
+)
+def test_names_that_are_not_judged(name: str) -> None:
+    assert types_of(shape({name: 5})).kinds == {}
+
+
+@pytest.mark.parametrize("name", ["a", "ID", "emails", "x10", "größe", "x" * 150, "ids", "a.b", "my name"])
+def test_names_that_are(name: str) -> None:
+    assert types_of(shape({name: 5})).kinds == {name: "number"}
+
+
+def test_what_a_call_holds_by_name_and_type() -> None:
+    held: Any = {
+        "a": {"b": {"c": {"d": {"e": 1}}}, "t": True},
+        "l": [{"x": 1}, {"x": 2, "y": "z"}, {"y": None}],
+        "m": [1, "x"],
+        "n": [[1], [2]],
+        "e": {},
+        "f": [],
+        "g": "",
+        "h": None,
+        "i": 0,
+        "j": False,
+        "": 1,
+    }
+    assert types_of(shape(held)).kinds == {
+        "a": "object",
+        "a.b": "object",
+        "a.b.c": "object",
+        "a.b.c.d": "object",
+        "a.t": "boolean",
+        "l": "list",
+        "l[]": "object",
+        "l[].x": "number",
+        "l[].y": "text",
+        "m": "list",
+        "n": "list",
+        "n[]": "list",
+        "n[][]": "number",
+        "i": "number",
+        "j": "boolean",
+    }
+
+
+def test_no_more_of_a_call_is_looked_at_than_is_bounded() -> None:
+    def name(number: int) -> str:
+        return f"k{chr(97 + number // 26)}{chr(97 + number % 26)}"
+
+    assert len(types_of(shape({name(n): 1 for n in range(60)})).kinds) == 50
+    wide: Any = {name(n): {name(m): 1 for m in range(60)} for n in range(60)}
+    assert len(types_of(shape(wide)).kinds) == 100
+    assert types_of(shape({"a": [{name(n): 1} for n in range(60)]})).kinds.keys() >= {"a[].kaa", "a[].kbx"}
+    assert "a[].kby" not in types_of(shape({"a": [{name(n): 1} for n in range(60)]})).kinds
+
+
+async def test_the_first_value_of_the_odd_type_is_pointed_at() -> None:
+    usual, odd = {"a": [{"b": 1}]}, {"a": [{"b": None}, {"b": ""}, {"c": 2}, {"b": "x"}]}
+    (finding,) = await found((20, usual, 0), (1, odd, 1))
+    assert (finding.pointer, finding.name) == ("/a/3/b", "a[].b")
