@@ -226,12 +226,67 @@ def late_time(at: float) -> Story:
     yield at, "web", "PUT", "/api/v1/customers/late", attributes
 
 
+def another_spelling(at: float) -> Story:
+    yield at, "web", "PUT", "/api/v1/customers/speller", {"email": "speller@example.com"}
+    yield at + 5, "web", "POST", "/api/v1/customers/speller/events", event("order.completed", {"order_id": "s-1"})
+
+
+def a_name_for_each_product(at: float) -> Story:
+    yield at, "web", "PUT", "/api/v1/customers/shopper", {"email": "shopper@example.com"}
+    for product in range(11):
+        name = f"viewed_product_{3001 + 2 * product}"
+        yield at + 2 + product, "web", "POST", "/api/v1/customers/shopper/events", event(name, {})
+
+
+def a_second_id(at: float) -> Story:
+    yield at, "web", "PUT", "/api/v1/customers/first", {"email": "second@example.com"}
+    yield at + 20, "web", "PUT", "/api/v1/customers/next", {"email": "second@example.com"}
+
+
+def one_visitor_two_people(at: float) -> Story:
+    for number in range(2):
+        attributes = {"email": f"guest{number}@example.com", "anonymous_id": "visitor-kiosk"}
+        yield at + 9 * number, "web", "PUT", f"/api/v1/customers/guest{number}", attributes
+
+
+def a_number_in_quotes(at: float) -> Story:
+    yield at, "web", "PUT", "/api/v1/customers/quoted", {"email": "quoted@example.com", "seats": "4"}
+
+
+def nothing_new(at: float) -> Story:
+    for turn in range(10):
+        attributes = {"email": "same@example.com", "plan": "free"}
+        yield at + 3 * turn, "web", "PUT", "/api/v1/customers/same", attributes
+
+
+def an_id_that_comes_back(at: float) -> Story:
+    yield at, "web", "PUT", "/api/v1/customers/again", {"email": "again@example.com"}
+    for turn, name in enumerate(("order_completed", "invoice_sent")):
+        body = event(name, {"order_id": "again"}, id="01HB4HBDKTFWYZCK01DMRSWRFD")
+        yield at + 3 + turn, "web", "POST", "/api/v1/customers/again/events", body
+
+
+def made_twice(at: float) -> Story:
+    yield at, "web", "PUT", "/api/v1/customers/twice%40example.com", {"created_at": int(at)}
+    yield at + 5, "worker", "PUT", "/api/v1/customers/twice", {"plan": "pro"}
+    yield at + 9, "worker", "PUT", "/api/v1/customers/twice", {"email": "twice@example.com"}
+
+
 PLANTED: dict[str, Wrong] = {
     "track-before-identify": event_before_identify,
     "missing-email": no_address,
     "duplicate-event": sent_twice,
     "millisecond-timestamp": late_time,
+    "inconsistent-event-name": another_spelling,
+    "dynamic-event-name": a_name_for_each_product,
+    "changing-user-id": a_second_id,
+    "shared-anonymous-id": one_visitor_two_people,
+    "inconsistent-attribute-type": a_number_in_quotes,
+    "redundant-identify": nothing_new,
+    "invalid-event-id": an_id_that_comes_back,
+    "split-identity": made_twice,
 }
+"""By the rule that finds it: once, and no other rule finds anything."""
 
 
 def planted(people: int, seed: int = 1, *, spread: float = 0.5) -> Iterator[tuple[Exchange, Recorded]]:

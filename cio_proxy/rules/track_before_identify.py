@@ -102,8 +102,8 @@ _SIGN_UP = re.compile(
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
     """An event for an unknown person (only when all people are known), or the identify that comes too late."""
-    if call.kind == "event" and known.people == "complete":
-        return _unknown_person(call, known)
+    if known.people == "complete":
+        return _unknown_person(call, known) if call.kind == "event" else ()  # and not again once they are identified
     if call.kind == "identify" and not _is_update_only(call):
         return _late_identify(call, known)
     return ()
