@@ -10,7 +10,7 @@ import statistics
 import sys
 import time
 
-from traffic import AUTHORIZATION, FAULTY_EVERY, calls
+from traffic import AUTHORIZATION, FAULTY_EVERY, PEOPLE, calls
 
 from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.facts.memory import MemoryStore
@@ -28,7 +28,7 @@ HEADERS = (
 )
 
 
-def exchanges(count: int, start: int) -> list[Exchange]:
+def exchanges(count: int, start: int, people: int = PEOPLE) -> list[Exchange]:
     """What the bench sends, half a second apart."""
     return [
         Exchange(
@@ -41,7 +41,7 @@ def exchanges(count: int, start: int) -> list[Exchange]:
             body=body,
             connection="c",
         )
-        for number, (method, path, body) in enumerate(calls(count, start))
+        for number, (method, path, body) in enumerate(calls(count, start, people))
     ]
 
 

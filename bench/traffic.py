@@ -13,10 +13,10 @@ PEOPLE = 2_000
 SIGNED_UP = 1_790_000_000
 
 
-def calls(count: int, start: int = 0) -> Iterator[tuple[str, str, bytes]]:
+def calls(count: int, start: int = 0, people: int = PEOPLE) -> Iterator[tuple[str, str, bytes]]:
     """Method, path and body: three events, one identify, and now and then a device."""
     for number in range(start, start + count):
-        id = number // 4 % PEOPLE
+        id = number // 4 % people
         person, email = f"/api/v1/customers/{id}", f"p{id}@example.com"
         body: dict[str, object]
         if number % FAULTY_EVERY == FAULTY_EVERY - 1:

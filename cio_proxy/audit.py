@@ -240,7 +240,7 @@ class Engine:
         self.rules = tuple(rule for rule in rules if self._runs(rule))
         self._by_id = {rule.info.id: rule for rule in self.rules}
         self._seal = seal
-        self._sealer = Sealer(seal)
+        self.sealer = Sealer(seal)
         self._secrets = lru_cache(1_000)(lambda header: spellings(secrets_of(header)))
         self._masked = lru_cache(1_000)(masked)
         self._rule_error = rule_error
@@ -353,7 +353,7 @@ class Engine:
                 continue
             record = reading.records.get(workspace.subject(key.workspace), NOTHING)
             watch = workspace.watch(record, now, missed)
-            known = _Known(self.settings, watch, reading.records, reading.in_flight, self._sealer, lambda key: key)
+            known = _Known(self.settings, watch, reading.records, reading.in_flight, self.sealer, lambda key: key)
             known.params = self._params[rule.info.id]
             try:
                 results = [each for each in rule.due(deadline, known) if self._is_reported(each)]
@@ -366,10 +366,10 @@ class Engine:
         return tuple(findings)
 
     def _known(self, opened: Opened, records: Mapping[Subject, Record]) -> _Known:
-        return _Known(self.settings, opened.watch, records, opened.reading.in_flight, self._sealer, self._sealer.key)
+        return _Known(self.settings, opened.watch, records, opened.reading.in_flight, self.sealer, self.sealer.key)
 
     def _subject(self, workspace: str, text: str, named: bool) -> Subject:
-        return Subject(workspace, self._sealer.subject(workspace, text, named))
+        return Subject(workspace, self.sealer.subject(workspace, text, named))
 
     def _doubted(self, rule: Rule, known: _Known) -> None:
         known.doubt = False
@@ -449,8 +449,8 @@ class Engine:
         if type(value) is not Span:
             if isinstance(value, Deadline):
                 value = replace(value, seed=self._completed(value.seed, call, opened, 0, "logged"))
-            value = value.sealed(self._sealer)
-        return Fact(self._sealer.key(key), value, ttl, announced)
+            value = value.sealed(self.sealer)
+        return Fact(self.sealer.key(key), value, ttl, announced)
 
     def _of_workspace(self, opened: Opened) -> Iterable[Fact]:
         yield workspace.seen(opened.workspace, opened.exchange.at)
