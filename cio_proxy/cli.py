@@ -79,7 +79,7 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--upstream-proxy", metavar="URL", help="An HTTP proxy on the way there."),
             click.option("--enforcement", metavar="observe|enforce", help="Log what would be blocked, or block it."),
             click.option("--people", metavar="partial|complete", help="Whether every person is known to the proxy."),
-            click.option("--facts", metavar="memory:|sqlite:PATH|redis://...", help="Where to keep what is known."),
+            click.option("--facts", metavar="STORE", help="Keep facts in sqlite:PATH or redis://HOST."),
             click.option("--journal", metavar="PATH", help="Write findings to this file as JSON lines."),
             click.option(
                 "--show-values", is_flag=True, default=None, help="Show values as sent. For local sessions only."

@@ -66,6 +66,7 @@ def test_after_kill_9_the_next_process_knows_what_was_answered(tmp_path: Path, c
 
 
 def test_a_redis_that_comes_late_is_used_and_its_absence_is_counted(tmp_path: Path, config: tuple[str, str]) -> None:
+    pytest.importorskip("redis")
     servers.program()
     key = tmp_path / "hash.key"
     key.write_text("0f" * 32)

@@ -8,6 +8,7 @@ that is slow or gone slows no traffic, and is used again as soon as it is back.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -115,8 +116,9 @@ class Patient:
             for task in undone:
                 task.cancel()
             await asyncio.gather(*undone, return_exceptions=True)
-        async with asyncio.timeout(SLOW_SECONDS):
-            await self.store.close()
+        with contextlib.suppress(Exception):  # it is over, one way or the other
+            async with asyncio.timeout(SLOW_SECONDS):
+                await self.store.close()
 
     async def _written(self, facts: Sequence[Fact], settled: Collection[Key], now: float) -> None:
         try:
@@ -129,7 +131,7 @@ class Patient:
 
     def _ended(self, workspaces: Collection[str], now: float, task: asyncio.Task[None]) -> None:
         self._behind -= 1
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        error = TimeoutError() if task.cancelled() else task.exception()
         if error is not None:
             for workspace in workspaces:
                 self._lost(now, workspace, error)

@@ -38,9 +38,9 @@ EVICTED: Final = f"{PREFIX}evicted"
 MARK: Final = b"?"
 CONNECTIONS: Final = 32
 CONNECT_SECONDS: Final = 2.0
-CHUNK: Final = 200
+CHUNK: Final = 100
 """How many keys are looked at in one round trip."""
-COUNTED: Final = 5_000
+COUNTED: Final = 2_000
 """How many records are counted each time the store is tended."""
 EXPIRY: Final = struct.Struct(">d")
 

@@ -37,6 +37,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         case "sqlite":
             made = SqliteStore(tmp_path / "facts.sqlite")
         case _:
+            pytest.importorskip("redis")
             from cio_proxy.facts.redis import RedisStore
 
             made = RedisStore(request.getfixturevalue(request.param))

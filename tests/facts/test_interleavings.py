@@ -19,6 +19,8 @@ from cio_proxy.model import Deadline, Fact, Key
 
 from .values import KINDS, rank
 
+pytestmark = pytest.mark.once
+
 LEARNERS = 2
 facts = st.one_of(
     *(
@@ -58,6 +60,7 @@ def test_every_interleaving_ends_in_the_same_state(kind: str, tmp_path: Path, re
             return memory  # what learns in one process
         if kind == "sqlite":
             return SqliteStore(tmp_path / "facts.sqlite")
+        pytest.importorskip("redis")
         from cio_proxy.facts.redis import RedisStore
 
         return RedisStore(url)
@@ -81,7 +84,7 @@ def test_every_interleaving_ends_in_the_same_state(kind: str, tmp_path: Path, re
 
     with asyncio.Runner() as runner:
 
-        @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
         @given(histories())
         def holds(history: list[tuple[int, list[Fact] | None]]) -> None:
             name = f"ws{next(numbers)}"

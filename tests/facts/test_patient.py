@@ -171,7 +171,7 @@ async def test_only_so_many_writes_go_on_behind(monkeypatch: pytest.MonkeyPatch)
         await watched.writes()
     monkeypatch.setattr(patient, "SLOW_SECONDS", 0.05)
     await watched.store.close()
-    assert [name for _, name, _ in watched.lost] == ["ws"] * 3
+    assert watched.lost == [(1, "ws", TimeoutError)] * 3
 
 
 async def test_a_write_that_never_ends_is_given_up_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,3 +181,13 @@ async def test_a_write_that_never_ends_is_given_up_and_told(monkeypatch: pytest.
     await watched.writes()
     await asyncio.sleep(0.15)
     assert watched.lost == [(1, "ws", TimeoutError)]
+
+
+async def test_a_store_that_does_not_let_go_holds_up_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clinging(Weak):
+        async def close(self) -> None:
+            await asyncio.sleep(30)
+
+    monkeypatch.setattr(patient, "SLOW_SECONDS", 0.05)
+    async with takes(0, 5):
+        await Patient(Clinging(), lambda at, name, error: None).close()

@@ -27,6 +27,8 @@ from cio_proxy.model import Deadline, Fact, Finding, Key, Span, Tally, Value
 from . import servers
 from .values import KINDS
 
+pytestmark = pytest.mark.once
+
 RedisStore = pytest.importorskip("cio_proxy.facts.redis", reason="the extra redis is not installed").RedisStore
 SEED = Finding(rule="r", severity="error", confidence="likely", pointer="", message="", effect="", fix="")
 
@@ -67,7 +69,7 @@ def test_redis_joins_as_python_does(redis: str, kind: str, loop: asyncio.Runner)
     store = RedisStore(redis)
     numbers = count()
 
-    @settings(deadline=None)
+    @settings(max_examples=60, deadline=None)
     @given(st.lists(KINDS[kind], min_size=2, max_size=3))
     def holds(values: list[Any]) -> None:
         key = Key(kind, "joins", str(next(numbers)))

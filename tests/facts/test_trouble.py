@@ -232,9 +232,24 @@ async def test_what_was_learned_is_known_after_a_restart_and_by_every_process(tm
     await third.store.close()
 
 
-async def test_no_identifier_and_no_value_is_in_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "facts.sqlite"
-    replica = Replica(FactStore("sqlite", str(path)))
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+async def test_no_identifier_and_no_value_is_in_what_is_kept(tmp_path: Path, kind: str) -> None:
+    if kind == "sqlite":
+        path = tmp_path / "facts.sqlite"
+        await teach_personal_values(Replica(FactStore("sqlite", str(path))))
+    else:
+        pytest.importorskip("redis")
+        path = tmp_path / "dump.rdb"
+        with servers.redis(tmp_path, "--rdbcompression", "no") as port:
+            await teach_personal_values(Replica(FactStore("redis", f"redis://127.0.0.1:{port}")))
+            servers.said(port, "SAVE")
+    content = path.read_bytes()
+    assert b"identified" in content
+    for secret in (b"ada.lovelace", b"person-0815", b"enterprise-secret"):
+        assert secret not in content
+
+
+async def teach_personal_values(replica: Replica) -> None:
     body = b'{"email": "ada.lovelace@example.com", "created_at": %d, "plan": "enterprise-secret"}'
     fresh = replace(IDENTIFY, body=body % 1_750_000_001, target=b"/api/v1/customers/person-0815")
     assert await replica.passes(fresh)
@@ -243,7 +258,5 @@ async def test_no_identifier_and_no_value_is_in_the_file(tmp_path: Path) -> None
     await replica.passes(replace(EVENT, target=b"/api/v1/customers/person-0815/events", body=named))
     await replica.store.tend(replica.now)
     assert replica.store.known()["identified"] >= 2
+    assert replica.errors == 0
     await replica.store.close()
-    content = path.read_bytes()
-    for secret in (b"ada.lovelace", b"person-0815", b"enterprise-secret"):
-        assert secret not in content

@@ -86,6 +86,19 @@ async def test_it_refuses_where_the_configuration_says_so(tmp_path: Path) -> Non
     assert raw.received == []
 
 
+async def test_it_keeps_facts_where_the_configuration_says_so(tmp_path: Path) -> None:
+    where = tmp_path / "facts.sqlite"
+    options = {"facts": f"sqlite:{where}", "people": "complete"}
+    event = request("POST", "/api/v1/customers/42/events", b'{"name": "order_placed"}')
+    async with upstream() as raw:
+        async with running(tmp_path, "--mode", f"reverse:{raw.url}", **options) as port:
+            assert b"track-before-identify" in await send(port, event)
+            await send(port, request("PUT", "/api/v1/customers/42", b'{"email": "a@example.com"}'))
+        assert not where.with_name("facts.sqlite-wal").exists(), "it was closed"
+        async with running(tmp_path, "--mode", f"reverse:{raw.url}", **options) as port:
+            assert b"track-before-identify" not in await send(port, event)
+
+
 async def test_in_an_explicit_proxy_it_takes_no_one_elses_api_for_customer_io(tmp_path: Path) -> None:
     async with upstream() as raw, running(tmp_path) as port:
         authority = raw.url.removeprefix("http://").encode()
