@@ -128,7 +128,7 @@ def needs(call: Call, people: People) -> Iterable[Key]:
 
 def review(call: Call, outcome: Outcome, known: Known) -> Iterator[Fact]:
     """In which order the two calls of this person came, once the second one was accepted."""
-    if outcome.of(call) != "accepted" or (subject := call.subject) is None or not call.identifiers:
+    if outcome.of(call) != "accepted" or not call.identifiers:
         return
     if call.kind == "event":
         before = [known.span(Key("event-first", call.workspace, identifier)) for identifier in call.identifiers]
@@ -140,7 +140,7 @@ def review(call: Call, outcome: Outcome, known: Known) -> Iterator[Fact]:
         if found is None or not _counts(call, found[1], known) or _is_old(call, found[1]):
             return
         order = WRONG
-    people = Groups(2, {order: Sample(COUNTED, plain=frozenset({subject}))})
+    people = Groups(2, {order: Sample(COUNTED, plain=frozenset({call.identifiers[0]}))})
     yield Fact(_order(call), people, known.params["remember"])
 
 

@@ -154,6 +154,7 @@ async def test_an_address_whose_first_owner_is_gone_may_get_another_id(between: 
         [v1("11", {"email": "A@EXAMPLE.com"})],
         [v1("cio_1", {"plan": "pro"})],
         [v1("33", {"email": "b@example.com"})],
+        [v1("33", {"email": ""})],
         [v2("event", id="11", attributes={"email": ""})],
     ],
 )

@@ -1,6 +1,7 @@
 """What is remembered of a person, and how fresh one has to be."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from cio_proxy.model import (
     Exchange,
     Finding,
     Json,
+    Kind,
     Outcome,
     OutcomeKind,
     People,
@@ -23,12 +25,14 @@ from cio_proxy.model import (
 from cio_proxy.rules import RULES
 from cio_proxy.rules.missing_email import DAY, learn
 
+from .alone import told
+
 RULE = tuple(rule for rule in RULES if rule.info.id == "missing-email")
 NOW = 1.75e9
 PARAMS = {"window": 600.0, "new_within": 3600.0, "remember": 7.0, "required": ()}
 
 
-def call(person: Person, **attributes: Json) -> Call:
+def call(person: Person, /, **attributes: Json) -> Call:
     exchange = Exchange(id="1", at=NOW, method="PUT", target=b"/", host="", headers=(), body=b"")
     return Call(
         exchange=exchange,
@@ -170,3 +174,24 @@ def test_zero_and_false_are_values() -> None:
 def test_an_old_person_has_no_window_for_what_is_required() -> None:
     assert taught(ADA, "accepted", ("plan",), created_at=NOW - 9_000)[2:] == []
     assert taught(ADA, "unknown", ("plan",), created_at=NOW)[2:] == []
+
+
+@pytest.mark.parametrize("kind", ["delete", "suppress", "merge"])
+def test_of_who_is_gone_nothing_is_missing(kind: Kind) -> None:
+    gone = replace(call(Person(id="42")), kind=kind, merged=Person(id="43"))
+    facts = list(learn(gone, Outcome("accepted", NOW), PARAMS | {"required": ("plan",)}))
+    ids = ("42", "43") if kind == "merge" else ("42",)
+    emails = [("has-email", "w", f"id:{id}") for id in ids]
+    assert [fact.key[:3] for fact in facts] == [*emails, *(("has-attribute", "w", f"id:{id}\0plan") for id in ids)]
+
+
+def test_an_id_that_is_an_address_is_one_where_every_person_is_known() -> None:
+    body = {"type": "person", "action": "identify", "attributes": {"created_at": NOW}}
+    known = Settings(people="complete")
+
+    def asked(id: str) -> int:
+        request = body | {"identifiers": {"id": id}}
+        return len(told("missing-email", "POST", "track.customer.io/api/v2/entity", request, settings=known))
+
+    assert asked("42") == 1
+    assert asked("a@example.com") == 0

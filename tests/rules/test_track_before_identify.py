@@ -4,9 +4,24 @@ import pytest
 
 from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.drivers import Recorded, audit_recorded
-from cio_proxy.model import Call, Exchange, Finding, Kind, Outcome, OutcomeKind, People, Person, Settings
+from cio_proxy.model import (
+    Call,
+    Exchange,
+    Fact,
+    Finding,
+    Groups,
+    Key,
+    Kind,
+    Outcome,
+    OutcomeKind,
+    People,
+    Person,
+    Sample,
+    Settings,
+    Span,
+)
 from cio_proxy.rules import RULES
-from cio_proxy.rules.track_before_identify import is_sign_up, learn
+from cio_proxy.rules.track_before_identify import check, is_sign_up, learn, review
 
 RULE = tuple(rule for rule in RULES if rule.info.id == "track-before-identify")
 NOW = 1.75e9
@@ -232,6 +247,93 @@ async def test_who_is_new_by_their_own_date_counts_too() -> None:
     new = late(0, body=b'{"email": "p0@example.com", "created_at": 1750000000}')
     sent = sorted([FIRST, *new, *(each for person in wrong for each in person)], key=lambda each: each[0])
     assert [finding.confidence for finding in await found(*sent)] == ["certain", "likely"]
+
+
+async def test_what_people_do_later_says_nothing_of_the_right_order() -> None:
+    wrong = [[*late(number, number * 10), (number * 10 + 7.0, *late(number)[0][1:])] for number in range(20)]
+    assert await many(*wrong) == 1
+
+
+class Remembered:
+    """An event at this time; whether the person was identified; and so many people of each order."""
+
+    since = NOW - 9 * DAY
+    people: People = "partial"
+
+    def __init__(self, event: float | None = None, /, *, identified: bool = False) -> None:
+        self.params = {name: param.default for name, param in RULE[0].info.params.items()}
+        self.order: dict[str, int] = {}
+        self._spans = {"event-first": event, "identified": NOW - 5 if identified else None}
+
+    def span(self, key: Key) -> Span | None:
+        at = self._spans.get(key.kind) if key[1:3] == ("w", "id:42") else None
+        return None if at is None else Span(at, at)
+
+    def groups(self, key: Key) -> Groups | None:
+        return Groups(2, {label: Sample(100, tuple(range(count))) for label, count in self.order.items()})
+
+    def sample(self, key: Key) -> None:
+        return None
+
+    def in_flight(self, key: Key) -> bool:
+        return False
+
+    def member(self, text: str) -> int:
+        return 0
+
+    def label(self, name: str) -> str:
+        return name
+
+
+ADA = Person(id="42", email="a@example.com")
+
+
+def call(kind: Kind, person: Person = ADA, /, **attributes: float) -> Call:
+    exchange = Exchange(id="1", at=NOW, method="POST", target=b"/", host="", headers=(), body=b"", connection="c")
+    parts = {"api": "track_v1", "endpoint": "", "workspace": "w", "name": "a"}
+    return Call(exchange=exchange, kind=kind, person=person, attributes=attributes, **parts)  # type: ignore[arg-type]
+
+
+def order(kind: Kind, known: Remembered, ending: OutcomeKind = "accepted", **attributes: float) -> list[Fact]:
+    return list(review(call(kind, ADA, **attributes), Outcome(ending, NOW), known))
+
+
+def test_what_is_taught_of_the_order() -> None:
+    key = Key("order", "w", "order of event and identify")
+
+    def fact(label: str) -> Fact:
+        return Fact(key, Groups(2, {label: Sample(100, plain=frozenset({"id:42"}))}), 30 * DAY)
+
+    assert order("event", Remembered(identified=True)) == [fact("identify first")]
+    assert order("event", Remembered(NOW - 9, identified=True)) == order("event", Remembered()) == []
+    assert order("event", Remembered(identified=True), "unknown") == []
+    late = Remembered(NOW - 300)
+    assert order("identify", late) == order("identify", late, created_at=NOW - 600) == [fact("event first")]
+    assert order("identify", late, created_at=NOW - 601) == order("identify", late, "unknown") == []
+    assert order("identify", Remembered(NOW - 301)) == order("identify", Remembered(NOW - 300, identified=True)) == []
+    anonymous = call("event", Person(anonymous="x"))
+    assert list(review(anonymous, Outcome("accepted", NOW), Remembered(identified=True))) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "params", "confidence"),
+    [
+        (19, 0, {}, "likely"),
+        (18, 0, {}, "possible"),
+        (94, 5, {}, "possible"),  # five of a hundred
+        (95, 5, {}, "likely"),
+        (None, 0, {"people": 2}, "possible"),
+        (4, None, {"people": 5}, "likely"),
+    ],
+)
+def test_how_many_people_make_a_rule(
+    wrong: int | None, right: int | None, params: dict[str, float], confidence: str
+) -> None:
+    known = Remembered(NOW - 300)
+    known.params |= params
+    known.order = {k: v for k, v in (("event first", wrong), ("identify first", right)) if v is not None}
+    (finding,) = check(call("identify"), known)
+    assert finding.confidence == confidence
 
 
 def test_what_is_taught_is_kept_for_as_long_as_the_operator_says() -> None:
