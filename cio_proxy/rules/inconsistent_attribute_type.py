@@ -79,7 +79,7 @@ KINDS: Final[Mapping[type, str]] = {
 SHOWN = {"number": "a number", "boolean": "a boolean", "text": "a text", "object": "an object", "list": "a list"}
 RESERVED = frozenset(
     {
-        *("id", "email", "phone", "cio_id", "anonymous_id", "created_at", "createdAt", "unsubscribed"),
+        *("id", "email", "phone", "anonymous_id", "created_at", "createdAt", "unsubscribed"),
         *("recipient", "from_address", "reply_to"),
     }
 )
