@@ -283,6 +283,7 @@ async def test_names_are_remembered_readably() -> None:
         "orderplaced": ["orderPlaced", "order_placed"],
         "login": ["login"],
     }
+    assert {sample.limit for value in spelled.values() for sample in value.samples.values()} == {100}
     ((subject, styles),) = kept.pop("event-styles")
     assert (subject, sorted(styles.samples)) == ("", ["camelCase", "snake_case"])
     assert kept == {}
@@ -323,3 +324,4 @@ def test_a_hyphen_within_a_word_is_no_style(name: str) -> None:
     assert styled(f"user_{name}", "snake_case") == []
     assert styled(f"xyz{name}xyz", "snake_case") != []
     assert styled(f"{name}-order", "snake_case") != []
+    assert styled("log-down-in", "snake_case") != []
