@@ -82,7 +82,7 @@ KINDS: Final[Mapping[type, JsonType]] = {
 SHOWN = {"number": "a number", "boolean": "a boolean", "string": "a text", "object": "an object", "array": "a list"}
 RESERVED = frozenset(
     {
-        *("id", "email", "phone", "cio_id", "anonymous_id", "created_at", "createdAt", "unsubscribed"),
+        *("id", "email", "phone", "anonymous_id", "created_at", "createdAt", "unsubscribed"),
         *("recipient", "from_address", "reply_to"),
     }
 )

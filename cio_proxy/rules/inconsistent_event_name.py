@@ -65,7 +65,7 @@ _WRITTEN: Mapping[str, tuple[str, ...]] = {
     "-": ("kebab-case",),
     "": ("camelCase", "PascalCase"),
 }
-"""The styles that set words apart in this way."""
+"""The styles that set words apart in this way; the last is in every name."""
 MIXED = "mixed"
 """What counts as the style of a name that is in none."""
 
@@ -208,7 +208,7 @@ def styled(name: str, style: str) -> Groups:
 
 
 def _shown(segment: str) -> str:
-    mark = next((mark for mark in _WRITTEN if mark in segment), "")
+    mark = next(mark for mark in _WRITTEN if mark in segment)
     fitting = [style for style in _WRITTEN[mark] if _fits(segment, style)]
     return MIXED if not fitting else fitting[0] if len(fitting) == 1 else ""
 

@@ -45,6 +45,7 @@ RULE = RuleInfo(
 EVENTS = 4
 """How many events of one id are known: enough to know a retry of each."""
 LONGEST = 200
+"""Characters of an id that is looked at."""
 
 _UUID = re.compile(r"[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}")
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}\Z")
@@ -78,15 +79,16 @@ def _key(call: Call) -> Key | None:
     id = _id(call)
     if not id or not isinstance(id, str | int) or isinstance(id, bool):
         return None
-    if call.api == "pipelines" and _UUID.search(str(id)):
+    text = str(id)
+    if len(text) > LONGEST or (call.api == "pipelines" and _UUID.search(text)):
         return None
-    return Key("event-id", call.workspace, f"{id}"[:LONGEST].upper())
+    return Key("event-id", call.workspace, text.upper())
 
 
 def _event(call: Call) -> str:
     """Person, kind, name and data, but for the times in it, which a retry may make anew."""
     data = [leaf for leaf in leaves(dict(call.data)) if moment(leaf[0]) is None]
-    said = repr((call.subject, call.kind, (call.name or "").strip(), data))
+    said = repr((call.subject, call.kind, call.name and call.name.strip(), data))
     return blake2b(said.encode(), digest_size=16).hexdigest()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.drivers import Recorded, audit_recorded
 from cio_proxy.facts import Reading
+from cio_proxy.facts.memory import MemoryStore
 from cio_proxy.model import Exchange, Finding, RuleSettings, Settings
 from cio_proxy.rules import RULES
 
@@ -61,6 +62,7 @@ async def history(
     *sent: tuple[float, str, str, Any],
     settings: Settings | None = None,
     params: Mapping[str, Any] | None = None,
+    store: MemoryStore | None = None,
 ) -> list[Finding]:
     """All that a rule says of requests that were accepted: of each the seconds after NOW, method, URL and body."""
     recorded = []
@@ -84,6 +86,14 @@ async def history(
         sealed_with(b"k" * 32),
         rule_error=lambda *error: errors.append(error),
     )
-    found = await audit_recorded(recorded, engine)
+    found = await audit_recorded(recorded, engine, store=store)
     assert errors == []
     return found
+
+
+async def remembered(rule: str, *sent: tuple[float, str, str, Any], params: Mapping[str, Any] | None = None) -> Any:
+    """What is kept of such requests by the rule alone: subject, as a store sees it, and value, by kind."""
+    store = MemoryStore()
+    await history(rule, *sent, params=params, store=store)
+    kinds = store.known().keys() - {"observed", "identified"}
+    return {kind: [(key.subject, kept.value) async for key, kept in store.scan(kind)] for kind in kinds}

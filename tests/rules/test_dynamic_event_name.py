@@ -9,7 +9,7 @@ from cio_proxy.recognise import parts
 from cio_proxy.rules import RULES
 from cio_proxy.rules.dynamic_event_name import is_fixed_name, shape_of
 
-from .alone import NOW, findings
+from .alone import NOW, findings, remembered
 
 RULE = "dynamic-event-name"
 
@@ -34,6 +34,7 @@ def said(name: str) -> tuple[str, str] | None:
         ("viewed abc123def4", ("a hexadecimal id", "likely")),
         ("viewed abcd12345e", ("a hexadecimal id", "possible")),
         ("viewed abcde12345", ("a hexadecimal id", "possible")),
+        ("error 0x8a0f1b2c3d", ("a hexadecimal id", "possible")),
         ("viewed https://example.com/a", ("a URL", "certain")),
         ("viewed https://example.com/", ("a URL", "possible")),
         ("viewed HTTPS://example.com", ("a URL", "possible")),
@@ -77,10 +78,10 @@ def test_a_url_with_a_personal_value_is_another_rules(person: str) -> None:
         ("spent 12500", ""),
         ("spent 1255", "spent <number>"),
         ("step 12", ""),
-        ("v100", ""),
-        ("V100", ""),
-        ("moved to 1.100", ""),
-        ("moved to 100.1", ""),
+        ("v101", ""),
+        ("V101", ""),
+        ("moved to 1.101", ""),
+        ("moved to 101.1", ""),
         ("black friday 2026", ""),
         ("sale 1999", ""),
         ("iso 27001", ""),
@@ -133,3 +134,13 @@ async def played(names: list[str], settings: Settings | None = None) -> list[Fin
     ]
     rules = tuple(rule for rule in RULES if rule.info.id == RULE)
     return await audit_recorded(sent, Engine(settings or Settings(), rules, sealed_with(b"k" * 32)))
+
+
+async def test_only_names_of_a_shape_are_remembered() -> None:
+    url = "track.customer.io/api/v1/customers/42/events"
+    names = ["viewed_product_811", "viewed_product_812", "step_1", "opened_507f1f77bcf86cd799439011"]
+    kept = await remembered(RULE, *((float(at), "POST", url, {"name": name}) for at, name in enumerate(names)))
+    ((subject, value),) = kept.pop("event-names")
+    assert kept == {}
+    assert subject == "viewed_product_<number>"
+    assert value.count() == 2

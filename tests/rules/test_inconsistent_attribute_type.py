@@ -8,7 +8,7 @@ import pytest
 from cio_proxy.model import Finding, Settings, WorkspaceSettings, shape
 from cio_proxy.rules.inconsistent_attribute_type import types_of
 
-from .alone import history
+from .alone import history, remembered
 
 RULE = "inconsistent-attribute-type"
 PEOPLE = "track.customer.io/api/v1/customers/"
@@ -62,6 +62,7 @@ async def test_the_limits_are_twenty_people_and_95_of_100() -> None:
     assert len(await found((37, {"a": 5}, 0), (2, {"a": "x"}, 1))) == 1
     assert len(await found((4, {"a": 5}, 0), (1, {"a": "x"}, 1), people=4, majority=80)) == 1
     assert await found((4, {"a": 5}, 0), (1, {"a": "x"}, 1), people=4, majority=81) == []
+    assert await found((2, {"a": 5}, 0), (1, {"a": "x"}, 1), people=2, majority=67) == []
 
 
 async def test_of_two_common_types_the_rarer_is_likely() -> None:
@@ -79,10 +80,16 @@ async def test_one_person_is_counted_once_in_each_type() -> None:
 
 async def test_many_people_are_estimated() -> None:
     (message, _), *_ = said(await found((60, {"a": 5}, 0), (1, {"a": "x"}, 1)))
-    assert " for about " in message
+    assert " a number for about " in message
     (message, _), *_ = said(await found((39, {"a": 5}, 0), (1, {"a": "x"}, 1)))
     assert message.endswith(" for 39 people")
-    findings = said(await found((500, {"a": 5}, 0), (45, {"a": "x"}, 1), majority=80))
+    messages = [message for message, _ in said(await found((39, {"a": 5}, 0), (2, {"a": "x"}, 1)))]
+    own = [message.partition(" and for ")[2].partition(" in all")[0] for message in messages]
+    assert own == ["one person", "2 people"]
+
+
+async def test_more_odd_people_than_are_counted_are_estimated() -> None:
+    findings = said(await found((300, {"a": 5}, 0), (45, {"a": "x"}, 1), majority=70))
     assert len(findings) == 45
     assert "for about " in findings[-1][0].partition(" and a number")[0]
 
@@ -92,6 +99,8 @@ async def test_types_are_known_over_this_week_and_the_last() -> None:
     assert len(await found((20, {"a": 5}, start - 1), (1, {"a": "x"}, start))) == 1
     assert len(await found((20, {"a": 5}, start), (1, {"a": "x"}, start + 2 * WEEK - 1))) == 1
     assert await found((20, {"a": 5}, start), (1, {"a": "x"}, start + 2 * WEEK)) == []
+    assert len(await found((20, {"a": 5}, start + WEEK), (1, {"a": "x"}, start + 3 * WEEK - 1))) == 1
+    assert await found((20, {"a": 5}, start + WEEK), (1, {"a": "x"}, start + 3 * WEEK)) == []
     assert len(await found((10, {"a": 5}, start - 1), (10, {"a": 5}, start), (1, {"a": "x"}, start))) == 1
 
 
@@ -182,3 +191,24 @@ async def test_the_first_value_of_the_odd_type_is_pointed_at() -> None:
     usual, odd = {"a": [{"b": 1}]}, {"a": [{"b": None}, {"b": ""}, {"c": 2}, {"b": "x"}]}
     (finding,) = await found((20, usual, 0), (1, odd, 1))
     assert (finding.pointer, finding.name) == ("/a/3/b", "a[].b")
+
+
+async def test_what_is_remembered_is_readable_but_for_the_people() -> None:
+    event = {"name": "order_placed", "data": {"total": 5, "items": [{"sku": "A"}]}}
+    varied = {"name": "order_84123", "data": {"total": 5}}
+    calls = [
+        (0, "PUT", PEOPLE + "42", {"plan": "pro"}),
+        (0, "POST", PEOPLE + "42/events", event),
+        (0, "POST", PEOPLE + "42/events", varied),
+        (0, "POST", PEOPLE + "42/events", {"name": "order_seen"}),
+        (0, "PUT", PEOPLE + "42", {}),
+    ]
+    kept = await remembered(RULE, *calls)
+    scopes = {subject.partition("\0")[2]: value for subject, value in kept.pop("attribute-types")}
+    assert kept == {}
+    assert {scope: sorted(value.samples) for scope, value in scopes.items()} == {
+        "track": ["plan\0text"],
+        "track\0order_placed": ["items\0list", "items[]\0object", "items[].sku\0text", "total\0number"],
+    }
+    assert {value.limit for value in scopes.values()} == {400}
+    assert {sample.limit for value in scopes.values() for sample in value.samples.values()} == {40}

@@ -8,7 +8,7 @@ from cio_proxy.model import Exchange, RuleSettings, Settings
 from cio_proxy.rules import RULES
 from cio_proxy.rules.inconsistent_event_name import normal, style_of
 
-from .alone import NOW, findings, history, told
+from .alone import NOW, findings, history, remembered, told
 
 RULE = "inconsistent-event-name"
 FIXED = """
@@ -152,14 +152,17 @@ async def test_both_spellings_are_told_with_how_often_each_was_seen() -> None:
         ("`a_b` (3 times) and `aB` (2 times)", "certain"),
     ]
     assert await said(("a_b", 99, 0), ("aB", 1, 1)) == [("`a_b` (99 times) and `aB` (once)", "certain")]
+
+
+async def test_what_was_seen_very_often_is_estimated() -> None:
     ((message, _),) = await said(("a_b", 150, 0), ("aB", 1, 1))
     assert message.startswith("`a_b` (about 1")
 
 
 async def test_of_three_spellings_the_commonest_is_told_beside_each_other_one() -> None:
-    assert await said(("a_b", 2, 0), ("aB", 1, 1), ("A_B", 1, 2)) == [
-        ("`a_b` (2 times) and `aB` (once)", "certain"),
-        ("`a_b` (2 times) and `A_B` (once)", "certain"),
+    assert await said(("A_B", 2, 0), ("a_b", 1, 1), ("aB", 1, 2)) == [
+        ("`A_B` (2 times) and `a_b` (once)", "certain"),
+        ("`A_B` (2 times) and `aB` (once)", "certain"),
     ]
 
 
@@ -270,3 +273,55 @@ async def test_no_style_is_learned_where_one_is_configured() -> None:
         ("the event name is not in Title Case", "likely")
     ]
     assert await said(*titles, ("item_sold", 1, 1), names=2) == []
+
+
+async def test_names_are_remembered_readably() -> None:
+    calls = [(0, "POST", URL, {"name": name}) for name in ("order_placed", "orderPlaced", "login", "order_84123")]
+    kept = await remembered(RULE, *calls)
+    spelled = {subject.partition("\0")[2]: value for subject, value in kept.pop("event-spellings")}
+    assert {word: sorted(value.samples) for word, value in spelled.items()} == {
+        "orderplaced": ["orderPlaced", "order_placed"],
+        "login": ["login"],
+    }
+    assert {sample.limit for value in spelled.values() for sample in value.samples.values()} == {100}
+    ((subject, styles),) = kept.pop("event-styles")
+    assert (subject, sorted(styles.samples)) == ("", ["camelCase", "snake_case"])
+    assert kept == {}
+    assert await remembered(RULE, *calls, params={"convention": "any"}) != {}
+    assert "event-styles" not in await remembered(RULE, *calls, params={"convention": "any"})
+
+
+async def test_a_style_is_remembered_for_a_month_after_the_last_name_and_its_share_is_exact() -> None:
+    titles = [("Seat Added", 1, 0.0), ("Plan Paused", 1, 0.0)]
+    params = {"names": 2, "majority": 67}
+    odd = ("the event name is not in Title Case, as 2 of 2 names of the workspace are", "likely")
+    assert odd in await said(*titles, ("item_seen", 1, 30 * DAY - 1), convention="auto", **params)
+    assert odd not in await said(*titles, ("item_seen", 1, 30 * DAY + 1), convention="auto", **params)
+    last = ("item_seen", 1, 2.0)
+    assert (
+        len(await said(*titles, ("item_sold", 1, 1), last, convention="auto", **params)) == 3
+    )  # one of them after two of two
+
+
+async def test_a_name_in_no_style_is_told_where_most_are_in_snake_case() -> None:
+    names = [("seat_added", 1, 0.0), ("plan_paused", 1, 0.0)]
+    assert await said(*names, ("Order_Placed", 1, 1), convention="auto", names=2) == [
+        ("the event name is not in snake_case, as 2 of 2 names of the workspace are", "likely")
+    ]
+    titles = [("Seat Added", 1, 0.0), ("Plan Paused", 1, 0.0)]
+    assert len(await said(*titles, ("Order_Placed", 1, 1), convention="auto", names=2)) == 2
+
+
+COMPOUNDS = (
+    "multi-step non-member pre-order self-check sub-item e-mail "
+    "call-back log-down check-in sign-off log-on check-out take-over click-through sign-up"
+)
+
+
+@pytest.mark.parametrize("name", COMPOUNDS.split())
+def test_a_hyphen_within_a_word_is_no_style(name: str) -> None:
+    assert styled(f"{name}_b", "snake_case") == []
+    assert styled(f"user_{name}", "snake_case") == []
+    assert styled(f"xyz{name}xyz", "snake_case") != []
+    assert styled(f"{name}-order", "snake_case") != []
+    assert styled("log-down-in", "snake_case") != []

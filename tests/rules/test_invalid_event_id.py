@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from .alone import history
+from .alone import history, remembered
 
 RULE = "invalid-event-id"
 ULID = "01HB4HBDKTFWYZCK01DMRSWRFD"
@@ -54,7 +54,7 @@ async def test_a_retry_of_each_event_of_a_shared_id_is_known() -> None:
     assert await confidences(*sent) == ["certain"] * 3
 
 
-@pytest.mark.parametrize("id", ["order-1", 7, "A" * 250, ULID])
+@pytest.mark.parametrize("id", ["order-1", 7, "A" * 200, ULID])
 async def test_any_text_or_number_is_an_id(id: Any) -> None:
     found = await history(
         RULE, (0, "POST", URL, EVENT | {"id": id}), (1, "POST", URL, EVENT | {"id": id, "name": "seat_taken"})
@@ -63,7 +63,7 @@ async def test_any_text_or_number_is_an_id(id: Any) -> None:
     assert (found[-1].pointer, found[-1].message) == ("/id", "another event had this `id` a moment before")
 
 
-@pytest.mark.parametrize("id", [True, {"a": 1}, [1], 0, 1.5])
+@pytest.mark.parametrize("id", [True, {"a": 1}, [1], 0, 1.5, "A" * 201])
 async def test_what_is_no_id_is_only_no_ulid(id: Any) -> None:
     sent = ((0, "POST", URL, EVENT | {"id": id}), (1, "POST", URL, EVENT | {"id": id, "name": "seat_taken"}))
     assert await confidences(*sent) == ["likely", "likely"]
@@ -92,3 +92,13 @@ async def test_a_message_id_of_pipelines_is_one_unless_a_library_makes_it(id: An
 async def test_an_id_is_remembered_for_half_a_minute(at: float, count: int) -> None:
     sent = ((0, "POST", URL, EVENT), (at, "POST", URL, EVENT | {"name": "seat_taken"}))
     assert await confidences(*sent) == ["certain"] * count
+
+
+async def test_four_events_of_an_id_are_remembered_and_the_id_is_not_readable() -> None:
+    events = [EVENT | {"name": f"a_{number}"} for number in range(6)]
+    kept = await remembered(RULE, *((float(at), "POST", URL, event) for at, event in enumerate(events)))
+    ((subject, value),) = kept.pop("event-id")
+    assert kept == {}
+    assert len(value.hashes) == 4
+    assert ULID not in subject
+    assert await remembered(RULE, (0, "POST", URL, {"name": "a_b"})) == {}

@@ -8,7 +8,7 @@ from cio_proxy.masking import masked
 from cio_proxy.model import Call, Exchange, Finding
 from cio_proxy.rules.redundant_identify import seconds_before, when
 
-from .alone import NOW, history
+from .alone import NOW, history, remembered
 
 RULE = "redundant-identify"
 URL = "track.customer.io/api/v1/customers/42"
@@ -71,3 +71,17 @@ def test_the_latest_come_first_and_stay_readable() -> None:
     assert len(set(items)) == 3
     assert {len(label) for label in items} == {15}
     assert seconds_before(call(NOW + 1.5), items[-1]) == 1.5
+
+
+async def test_of_a_person_the_latest_identifies_are_remembered_without_what_they_said() -> None:
+    sent = [(float(at), "PUT", URL, {"plan": f"p{at}"}) for at in range(5)]
+    ((subject, value),) = (await remembered(RULE, *sent, params={"times": 4})).pop("identify-latest")
+    assert "42" not in subject or len(subject) == 16
+    assert len(value.samples) == 3
+    assert all(len(said.hashes) == 1 for said in value.samples.values())
+
+
+async def test_of_two_it_is_the_latest_that_counts() -> None:
+    other, same = {"plan": "team"}, {"plan": "pro"}
+    sent = [(float(at), "PUT", URL, body) for at, body in enumerate((other, same, same))]
+    assert len(await history(RULE, *sent, params={"times": 2})) == 1
