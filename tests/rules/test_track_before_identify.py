@@ -259,6 +259,7 @@ class Remembered:
 
     since = NOW - 9 * DAY
     people: People = "partial"
+    plan = None
 
     def __init__(self, event: float | None = None, /, *, identified: bool = False) -> None:
         self.params = {name: param.default for name, param in RULE[0].info.params.items()}
