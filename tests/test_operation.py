@@ -14,7 +14,7 @@ import pytest
 from .conftest import COMMAND, environment, running
 from .test_run import PAIR, fetched
 
-MILLISECONDS = {"email": "ada@example.com", "created_at": 1700000000000}
+MILLISECONDS = {"email": "ada@example.com", "online": True, "created_at": 1700000000000}
 EXEMPTION = """
 exemptions:
   - rule: millisecond-timestamp

@@ -100,7 +100,7 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[F
 
 
 def due(deadline: Deadline, known: Known) -> Iterator[Finding]:
-    """The window is over: a finding if what was missing did not follow; where everybody is known it was told at once."""
+    """The window is over: a finding if what was missing did not follow; where all are known it was told at once."""
     if known.people == "complete" and deadline.seed.name is None:
         return
     if not any(known.span(key) for key in deadline.watch):

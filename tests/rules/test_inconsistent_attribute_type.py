@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cio_proxy.model import Finding, Settings, WorkspaceSettings, shape
+from cio_proxy.model import SENT, Finding, Settings, WorkspaceSettings, shape
 from cio_proxy.rules.inconsistent_attribute_type import types_of
 
 from .alone import history, remembered
@@ -163,13 +163,13 @@ def test_what_a_call_holds_by_name_and_type() -> None:
         "a.b.c": "object",
         "a.b.c.d": "object",
         "a.t": "boolean",
-        "l": "list",
+        "l": "array",
         "l[]": "object",
         "l[].x": "number",
-        "l[].y": "text",
-        "m": "list",
-        "n": "list",
-        "n[]": "list",
+        "l[].y": "string",
+        "m": "array",
+        "n": "array",
+        "n[]": "array",
         "n[][]": "number",
         "i": "number",
         "j": "boolean",
@@ -207,8 +207,9 @@ async def test_what_is_remembered_is_readable_but_for_the_people() -> None:
     scopes = {subject.partition("\0")[2]: value for subject, value in kept.pop("attribute-types")}
     assert kept == {}
     assert {scope: sorted(value.samples) for scope, value in scopes.items()} == {
-        "track": ["plan\0text"],
-        "track\0order_placed": ["items\0list", "items[]\0object", "items[].sku\0text", "total\0number"],
+        "track": ["plan\0string"],
+        "track\0order_placed": [SENT, "items\0array", "items[]\0object", "items[].sku\0string", "total\0number"],
+        "track\0order_seen": [SENT],
     }
     assert {value.limit for value in scopes.values()} == {400}
     assert {sample.limit for value in scopes.values() for sample in value.samples.values()} == {40}

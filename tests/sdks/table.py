@@ -169,6 +169,11 @@ TABLE: dict[str, dict[str, Reach]] = {
         TRACK: (found("redundant-identify"),),
         CDP: (found("redundant-identify"),),
     },
+    "unplanned-event": {
+        NODE: (found("unplanned-event"),),
+        TRACK: (found("unplanned-event"),),
+        CDP: (found("unplanned-event"),),
+    },
     "missing-email": {
         NODE: (found("missing-email"),),
         TRACK: (found("missing-email"),),

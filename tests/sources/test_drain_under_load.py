@@ -10,7 +10,9 @@ from ..conftest import running  # noqa: TID252 (tests are no package)
 from .conftest import read_message, request, upstream
 
 CLIENTS = 60
-LATE = request("PUT", "/api/v1/customers/42", b'{"email": "a@example.com", "created_at": 1700000000000}')
+LATE = request(
+    "PUT", "/api/v1/customers/42", b'{"email": "a@example.com", "created_at": 1700000000000, "online": true}'
+)
 
 
 @dataclass

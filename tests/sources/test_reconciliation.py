@@ -15,13 +15,15 @@ from .test_gateway import serving
 
 CLIENTS = 40
 SECONDS = 4.0
-LATE = b'{"email": "a@example.com", "created_at": 1700000000000}'
+SEEN = b'{"email": "a@example.com", "online": true}'
+"""Presence: it may be said again and again."""
+LATE = b'{"email": "a@example.com", "online": true, "created_at": 1700000000000}'
 ITEM = b'{"type": "person", "action": "identify", "identifiers": {"id": "1"}, "attributes": %b}'
-BATCH = b'{"batch": [%b, %b]}' % (ITEM % LATE, ITEM % b'{"email": "a@example.com"}')
+BATCH = (b'{"batch": [%b, %b]}' % (ITEM % LATE, ITEM % SEEN)).replace(b"a@", b"b@")
 HTML = b"HTTP/1.1 500 Oops\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n<h1>Oops</h1>"
 
 
-def identify(kind: str, body: bytes = b'{"email": "a@example.com"}') -> bytes:
+def identify(kind: str, body: bytes = SEEN) -> bytes:
     return request("PUT", f"/api/v1/customers/{kind}", body)
 
 

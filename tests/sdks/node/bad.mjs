@@ -115,6 +115,10 @@ const pitfalls = {
   'redundant-identify': async () => {
     for (let n = 0; n < 10; n += 1) await known();
   },
+  'unplanned-event': async () => {
+    await known();
+    await event('order_shipped', { order_id: 'A-1000042', carrier: 'post' });
+  },
   'missing-email': () => step('identify', () => track.identify('cust-grace', { first_name: 'Grace', created_at: now() })),
 };
 

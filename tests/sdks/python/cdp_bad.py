@@ -117,6 +117,7 @@ PITFALLS = {
     "split-identity": made_twice,
     "inconsistent-attribute-type": another_type,
     "redundant-identify": again_and_again,
+    "unplanned-event": lambda: event_of_known_person("order_shipped", {"order_id": "A-1", "carrier": "post"}),
     "missing-email": lambda: identify(first_name="Grace", created_at=now()),
 }
 
