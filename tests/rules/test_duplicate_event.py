@@ -172,3 +172,7 @@ async def test_replicas_on_one_store_see_each_others_events(second: float, count
         )
         await replica.answered(await replica.begin(sent), 200, b"{}")
     assert findings == [("second", ("first",))] * count
+
+
+async def test_what_nobody_did_is_no_repetition() -> None:
+    assert await found((0, 200, EVENT), (1, 200, EVENT), path=b"/api/v1/events") == []
