@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
-from itertools import islice
+from itertools import islice, repeat
 from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, Protocol, Self, get_args
@@ -358,20 +358,29 @@ LONGEST: Final = 50
 
 def shape(fields: Mapping[str, Json], depth: int = DEEPEST) -> Shape:
     """What is in an object, but for null and what is empty. The name of a member of a list is empty."""
-    found: list[tuple[str, type, Shape]] = []
-    for name, value in islice(fields.items(), LONGEST):
-        kind = type(value)
-        if value or kind is int or kind is bool or kind is float:
-            found.append((name, kind, _members(value, depth - 1) if kind is dict or kind is list else ()))  # type: ignore[arg-type]  # it is one
-    return tuple(found)
+    if len(fields) > LONGEST:
+        fields = dict(islice(fields.items(), LONGEST))
+    if not all(fields.values()):
+        fields = {name: value for name, value in fields.items() if value or type(value) in NEVER_EMPTY}
+    values = fields.values()
+    kinds = [*map(type, values)]
+    if dict not in kinds and list not in kinds:
+        return tuple(zip(fields, kinds, repeat(())))
+    return tuple(zip(fields, kinds, [_members(value, depth - 1) for value in values], strict=True))
 
 
-def _members(value: dict[str, Json] | list[Json], depth: int) -> Shape:
-    if not depth:
+NEVER_EMPTY: Final = frozenset({int, float, bool})
+
+
+def _members(value: Json, depth: int) -> Shape:
+    kind = type(value)
+    if kind is dict:
+        return shape(value, depth) if depth else ()  # type: ignore[arg-type]  # it is one
+    if kind is not list or not depth:
         return ()
-    if isinstance(value, dict):
-        return shape(value, depth)
-    return tuple({part: None for member in value[:LONGEST] for part in shape({"": member}, depth)})
+    members: list[Json] = value[:LONGEST]  # type: ignore[assignment,index]  # it is one
+    kept = [member for member in members if member or type(member) in NEVER_EMPTY]
+    return tuple(dict.fromkeys([("", type(member), _members(member, depth - 1)) for member in kept]))
 
 
 def keys_of(path: Path) -> list[str | int]:
@@ -471,8 +480,7 @@ class Span(NamedTuple):
 MEMBERS: Final = 1 << 52
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """A bounded set: the `limit` smallest keyed hashes of its members, in order.
 
     Keeping the smallest makes the bound commute with joining. `plain` members are what a rule
@@ -491,8 +499,8 @@ class Sample:
 
     def lacks(self, other: Sample) -> bool:
         """Whether joining another one says anything new."""
-        mine = self.hashes
-        last = mine[-1] if len(mine) >= self.limit else MEMBERS
+        limit, mine, _ = self
+        last = mine[-1] if len(mine) >= limit else MEMBERS
         for each in other.hashes:  # noqa: SIM110 (a third of the time)
             if each < last and each not in mine:
                 return True
@@ -500,20 +508,19 @@ class Sample:
 
     def sealed(self, sealing: Sealing) -> Sample:
         """The same set with every plain member hashed."""
-        if len(self.plain) == 1 and not self.hashes:
-            return Sample(self.limit, tuple(map(sealing.member, self.plain)))
-        hashes = sorted({*self.hashes, *map(sealing.member, self.plain)})
-        return Sample(self.limit, tuple(hashes[: self.limit]))
+        limit, hashes, plain = self
+        if len(plain) == 1 and not hashes:
+            return Sample(limit, tuple(map(sealing.member, plain)))
+        return Sample(limit, tuple(sorted({*hashes, *map(sealing.member, plain)})[:limit]))
 
-    def count(self) -> float:
+    def count(self) -> float:  # type: ignore[override]  # a set is no list of three
         """How many members were ever added: exact below `limit`, estimated from the largest kept hash above it."""
         if len(self.hashes) < self.limit:
             return len(self.hashes)
         return (self.limit - 1) / (max(1, self.hashes[-1]) / MEMBERS)
 
 
-@dataclass(frozen=True, slots=True)
-class Groups:
+class Groups(NamedTuple):
     """Bounded sets under a few labels: the spellings of a name, the types of an attribute.
 
     The `limit` labels that come first stay, so that the bound commutes with joining.
@@ -532,10 +539,11 @@ class Groups:
 
     def lacks(self, other: Groups) -> bool:
         """Whether joining another one says anything new."""
+        limit, samples = self
         for label, theirs in other.samples.items():
-            mine = self.samples.get(label)
+            mine = samples.get(label)
             if mine is None:
-                if len(self.samples) < self.limit or label < max(self.samples):
+                if len(samples) < limit or label < max(samples):
                     return True
             elif mine.lacks(theirs):
                 return True
@@ -543,13 +551,13 @@ class Groups:
 
     def sealed(self, sealing: Sealing) -> Groups:
         """The same with every member hashed, and every label that holds something personal."""
-        samples: dict[str, Sample] = {}
-        before = sealed = None
-        for label, sample in self.samples.items():
-            if sealed is None or sample is not before:  # labels may share one set
-                before, sealed = sample, sample.sealed(sealing)
-            samples[sealing.label(label)] = sealed
-        return Groups(self.limit, _first(self.limit, samples))
+        limit, samples = self
+        labels = map(sealing.label, samples)
+        if len(set(map(id, samples.values()))) == 1:  # labels may share one set
+            shared = next(iter(samples.values())).sealed(sealing)
+            return Groups(limit, _first(limit, dict.fromkeys(labels, shared)))
+        sealed = [sample.sealed(sealing) for sample in samples.values()]
+        return Groups(limit, _first(limit, dict(zip(labels, sealed, strict=True))))
 
     def counts(self) -> dict[str, float]:
         """How many members each label ever had."""
