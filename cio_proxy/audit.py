@@ -66,6 +66,8 @@ FINDINGS = 20
 """How much one rule may say about one call: the twenty-first fault of a kind helps nobody, and costs time."""
 KEYS = 5_000
 """How many of the latest subjects, members and labels have their sealed form at hand."""
+SHAPES = 1_000
+"""How many sets of labels that are taught together are at hand."""
 FRESH = 0.9
 """The part of a fact's time to live above which it is not taught again only to live longer."""
 FORGOTTEN = "facts were lost or forgotten"
@@ -100,6 +102,9 @@ class Sealer:
         self.subject: Callable[[str, str, bool], Subject] = subject
         """The subject of a key: of its workspace, its text, and whether it is named."""
         self.label: Callable[[str], str] = label
+        self.labels: Callable[[tuple[str, ...]], tuple[str, ...]] = lru_cache(SHAPES)(
+            lambda names: tuple(map(label, names))
+        )
         self.member: Callable[[str], int] = lru_cache(KEYS)(lambda text: int(seal(text)[:13], 16))
 
     def key(self, key: Key) -> Key:
