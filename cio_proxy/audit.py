@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple, TypeGuard
@@ -39,7 +39,9 @@ from cio_proxy.model import (
     Kept,
     Key,
     Kind,
+    Known,
     Outcome,
+    People,
     Record,
     Sample,
     Seal,
@@ -54,6 +56,7 @@ from cio_proxy.model import (
 from cio_proxy.rules import Rule
 from cio_proxy.watchdog import Overdue
 
+type Params = Mapping[str, Any]
 type RuleError = Callable[[str, BaseException], None]
 type Unable = Callable[[str, str], None]
 type Exempted = Callable[[Exemption], None]
@@ -62,7 +65,9 @@ SHOWN = 300
 FINDINGS = 20
 """How much one rule may say about one call: the twenty-first fault of a kind helps nobody, and costs time."""
 KEYS = 5_000
-"""How many of the latest keys have their sealed form at hand."""
+"""How many of the latest subjects, members and labels have their sealed form at hand."""
+SHAPES = 1_000
+"""How many sets of labels that are taught together are at hand."""
 FRESH = 0.9
 """The part of a fact's time to live above which it is not taught again only to live longer."""
 FORGOTTEN = "facts were lost or forgotten"
@@ -86,25 +91,40 @@ class Sealer:
 
     def __init__(self, seal: Seal) -> None:
         @lru_cache(KEYS)
-        def subject(workspace: str, text: str, named: bool) -> str:
-            if named and masked(text) == text:
-                return text
-            return seal(f"{workspace}\0{text}")
+        def subject(workspace: str, text: str, named: bool) -> Subject:
+            shown = named and masked(text) == text
+            return Subject(workspace, text if shown else seal(f"{workspace}\0{text}"))
 
         @lru_cache(KEYS)
         def label(name: str) -> str:
             return name if masked(name) == name else f"#{seal(name)}"
 
-        self.subject = subject
+        self.subject: Callable[[str, str, bool], Subject] = subject
+        """The subject of a key: of its workspace, its text, and whether it is named."""
         self.label: Callable[[str], str] = label
-
-        @lru_cache(KEYS)
-        def sealed(key: Key) -> Key:
-            return Key(key.kind, key.workspace, subject(key.workspace, key.subject, key.named))
-
+        self.labels: Callable[[tuple[str, ...]], tuple[str, ...]] = lru_cache(SHAPES)(
+            lambda names: tuple(map(label, names))
+        )
         self.member: Callable[[str], int] = lru_cache(KEYS)(lambda text: int(seal(text)[:13], 16))
-        self.key: Callable[[Key], Key] = sealed
+
+    def key(self, key: Key) -> Key:
         """A key with its subject sealed; for every kind the same."""
+        return Key(key.kind, *self.subject(key.workspace, key.subject, key.named))
+
+
+type Taught = tuple[Subject, str, Value, float]
+"""A fact as a store sees it, taken apart: its subject, its kind, what it says, and for how long."""
+
+
+class Plan(NamedTuple):
+    """The rules that look at calls of one API and kind, by what they have to say about them: each with its function."""
+
+    needs: tuple[tuple[Rule, Callable[[Call, People], Iterable[Key]]], ...]
+    learn: tuple[tuple[Rule, Callable[[Call, Outcome, Params], Iterable[Fact]], Params], ...]
+    check: tuple[tuple[Rule, Callable[[Call, Known], Iterable[Finding | Unavailable]], Params], ...]
+    review: tuple[tuple[Rule, Callable[[Call, Outcome, Known], Iterable[Finding | Unavailable | Fact]], Params], ...]
+    tells: bool
+    """Whether such a call makes a person, or ends one."""
 
 
 @dataclass(slots=True)
@@ -118,8 +138,8 @@ class Opened:
     """Whose records to read; empty where nobody has anything to know or to learn."""
     announced: Set[Key]
     """What others may be about to ask, and is known once this exchange is answered."""
-    taught: list[list[Fact]] = field(default_factory=list)
-    """What each call would teach if it were accepted."""
+    parts: Sequence[tuple[Call, Plan, Sequence[Taught]]]
+    """Each call, who looks at it, and what it would teach if it were accepted."""
     reading: Reading = UNREAD
     watch: Watch = UNWATCHED
     missed: float | None = None
@@ -131,8 +151,10 @@ class Opened:
         return self.calls[0].workspace
 
     @property
-    def marked(self) -> list[Key]:
+    def marked(self) -> Sequence[Key]:
         """What was announced and nobody knew."""
+        if not self.announced:
+            return ()
         records = self.reading.records
         return [key for key in self.announced if key.kind not in records.get(key.of, ())]
 
@@ -144,17 +166,6 @@ class Settled(NamedTuple):
     findings: tuple[Finding, ...]
 
 
-class Plan(NamedTuple):
-    """The rules that look at calls of one API and kind, by what they have to say about them."""
-
-    needs: tuple[Rule, ...]
-    learn: tuple[tuple[Rule, Mapping[str, Any]], ...]
-    check: tuple[tuple[Rule, Mapping[str, Any]], ...]
-    review: tuple[tuple[Rule, Mapping[str, Any]], ...]
-    tells: bool
-    """Whether such a call makes a person, or ends one."""
-
-
 class _Known:
     """What one rule after the other may ask about an exchange; `params` are those of the rule that asks.
 
@@ -163,9 +174,9 @@ class _Known:
 
     __slots__ = (
         "_flying",
-        "_key",
         "_lossy",
         "_records",
+        "_subject",
         "doubt",
         "label",
         "member",
@@ -182,19 +193,19 @@ class _Known:
         records: Mapping[Subject, Record],
         in_flight: frozenset[Key],
         sealer: Sealer,
-        key: Callable[[Key], Key],
+        subject: Callable[[str, str, bool], Subject],
     ) -> None:
         self.people = watch.people(settings.people)
         self.since = watch.since
         self.plan = settings.plan
-        self.params: Mapping[str, Any] = NOTHING
+        self.params: Params = NOTHING
         self.member = sealer.member
         self.label = sealer.label
         self.doubt = False
         self._lossy = watch.lossy
         self._records = records
         self._flying = in_flight
-        self._key = key
+        self._subject = subject
 
     def span(self, key: Key) -> Span | None:
         value = self._value(key)
@@ -209,12 +220,16 @@ class _Known:
         return value if type(value) is Groups else None
 
     def in_flight(self, key: Key) -> bool:
-        return bool(self._flying) and self._key(key) in self._flying
+        if not self._flying:
+            return False
+        kind, workspace, text, named = key
+        return Key(kind, *self._subject(workspace, text, named)) in self._flying
 
     def _value(self, key: Key) -> Value | None:
-        kind, workspace, subject, _ = self._key(key)
-        if (record := self._records.get((workspace, subject))) and (kept := record.get(kind)):  # type: ignore[call-overload]  # a Subject is no more
-            return kept[0]  # type: ignore[no-any-return]
+        kind, workspace, text, named = key
+        record = self._records.get(self._subject(workspace, text, named))
+        if record is not None and (kept := record.get(kind)) is not None:
+            return kept.value
         self.doubt = self._lossy
         return None
 
@@ -259,25 +274,25 @@ class Engine:
         calls = apis.read(exchange, self._keyring, self.settings.max_audited_body)
         subjects: set[Subject] = set()
         announced: set[Key] = set()
-        opened = Opened(exchange, calls, self._clients.name(exchange), subjects, announced)
-        presumed = Outcome(kind="accepted", at=exchange.at)
+        parts: list[tuple[Call, Plan, Sequence[Taught]]] = []
+        opened = Opened(exchange, calls, self._clients.name(exchange), subjects, announced, parts)
+        presumed = Outcome("accepted", exchange.at)
+        subject = self.sealer.subject
         for call in calls:
             plan = self._plan(call)
-            facts = self._facts(plan, call, presumed, opened)
-            opened.taught.append(facts)
-            for key, _, _, announce in facts:
-                subjects.add(Subject(key.workspace, key.subject))
-                if announce:
-                    announced.add(key)
-            for rule in plan.needs:
+            taught = self._taught(plan, call, presumed, opened, announced)
+            parts.append((call, plan, taught))
+            for each in taught:
+                subjects.add(each[0])
+            for rule, needs in plan.needs:
                 try:
-                    for key in rule.needs(call, self.settings.people):  # type: ignore[misc]  # what a plan is for
-                        subjects.add(self._subject(key.workspace, key.subject, key.named))
+                    for _, workspace_name, text, named in needs(call, self.settings.people):
+                        subjects.add(subject(workspace_name, text, named))
                 except (Exception, Overdue) as error:
                     self._rule_error(rule.info.id, error)
             if plan.tells or plan.needs or plan.learn:
                 for identifier in call.identifiers:
-                    subjects.add(self._subject(call.workspace, identifier, False))
+                    subjects.add(subject(call.workspace, identifier, False))
         if subjects:
             subjects.add(workspace.subject(opened.workspace))
         return opened
@@ -287,26 +302,26 @@ class Engine:
 
         `missed` is when something passed that this process could not write down yet.
         """
-        record = reading.records.get((opened.workspace, ""), NOTHING)  # type: ignore[call-overload]  # a Subject is no more
         opened.reading, opened.missed = reading, missed
+        record = reading.records.get(workspace.subject(opened.workspace), NOTHING)
         opened.watch = workspace.watch(record, opened.exchange.at, missed)
-        records = dict(reading.records) if len(opened.calls) > 1 else reading.records
+        several = len(opened.calls) > 1
+        records = dict(reading.records) if several else reading.records
         known = self._known(opened, records)
+        lossy = opened.watch.lossy
         findings: list[Finding] = []
-        for call, taught in zip(opened.calls, opened.taught, strict=True):
-            for rule, params in self._plan(call).check:
+        for call, plan, taught in opened.parts:
+            for rule, check, params in plan.check:
                 known.params = params
                 try:
-                    if results := rule.check(call, known):  # type: ignore[misc]
+                    if results := check(call, known):
                         self._take(results, rule, call, opened, findings, known)
                 except (Exception, Overdue) as error:
                     self._rule_error(rule.info.id, error)
-                if known.doubt:
+                if lossy and known.doubt:
                     self._doubted(rule, known)
-            if len(opened.calls) == 1:
-                break
-            for fact in taught:
-                _add(fact, records)  # type: ignore[arg-type]  # a copy, since there are more calls
+            if several:
+                _add(taught, records)  # type: ignore[arg-type]  # a copy, since there are more calls
         return self._verdict(opened, policy.consistent(findings)) if findings else CLEAN
 
     def settle(self, opened: Opened, outcome: Outcome) -> Settled:
@@ -319,27 +334,26 @@ class Engine:
         several = len(opened.calls) > 1
         records = dict(opened.reading.records) if several else opened.reading.records
         known = self._known(opened, records)
-        for call, presumed in zip(opened.calls, opened.taught, strict=True):
-            plan = self._plan(call)
-            taught: list[Fact] = []
+        lossy = opened.watch.lossy
+        for call, plan, presumed in opened.parts:
+            taught: list[Taught] = []
             if presumed and outcome.of(call) != "refused":
-                taught = presumed if outcome.kind == "accepted" else self._facts(plan, call, outcome, opened)
-            learned: list[Fact] = []
-            for rule, params in plan.review:
+                taught += presumed if outcome.kind == "accepted" else self._taught(plan, call, outcome, opened)
+            for rule, review, params in plan.review:
                 known.params = params
                 try:
-                    if results := rule.review(call, outcome, known):  # type: ignore[misc]
-                        learned += self._take(results, rule, call, opened, findings, known, late=True)
+                    if results := review(call, outcome, known):
+                        learned = self._take(results, rule, call, opened, findings, known, late=True)
+                        self._keep(learned, call, opened, taught)
                 except (Exception, Overdue) as error:
                     self._rule_error(rule.info.id, error)
-                if known.doubt:
+                if lossy and known.doubt:
                     self._doubted(rule, known)
-            facts += [fact for fact in (*taught, *learned) if self._changes(fact, opened)]
+            facts += _news(taught, opened)
             if several:
-                for fact in (*taught, *learned):
-                    _add(fact, records)  # type: ignore[arg-type]  # a copy, since there are more calls
+                _add(taught, records)  # type: ignore[arg-type]  # a copy, since there are more calls
         if opened.subjects and (opened.missed is not None or opened.exchange.at - opened.watch.until >= MINUTE):
-            facts += [fact for fact in self._of_workspace(opened) if self._changes(fact, opened)]
+            facts += _news([_of_store(fact) for fact in self._of_workspace(opened)], opened)
         return Settled(tuple(facts), tuple(findings))
 
     def expire(
@@ -353,7 +367,7 @@ class Engine:
                 continue
             record = reading.records.get(workspace.subject(key.workspace), NOTHING)
             watch = workspace.watch(record, now, missed)
-            known = _Known(self.settings, watch, reading.records, reading.in_flight, self.sealer, lambda key: key)
+            known = _Known(self.settings, watch, reading.records, reading.in_flight, self.sealer, _is_sealed)
             known.params = self._params[rule.info.id]
             try:
                 results = [each for each in rule.due(deadline, known) if self._is_reported(each)]
@@ -366,10 +380,8 @@ class Engine:
         return tuple(findings)
 
     def _known(self, opened: Opened, records: Mapping[Subject, Record]) -> _Known:
-        return _Known(self.settings, opened.watch, records, opened.reading.in_flight, self.sealer, self.sealer.key)
-
-    def _subject(self, workspace: str, text: str, named: bool) -> Subject:
-        return Subject(workspace, self.sealer.subject(workspace, text, named))
+        in_flight, sealer = opened.reading.in_flight, self.sealer
+        return _Known(self.settings, opened.watch, records, in_flight, sealer, sealer.subject)
 
     def _doubted(self, rule: Rule, known: _Known) -> None:
         known.doubt = False
@@ -392,7 +404,7 @@ class Engine:
             if isinstance(result, Unavailable):
                 reason = reason or result.reason
             elif isinstance(result, Fact):
-                learned.append(self._kept(result, call, opened))
+                learned.append(result)
             elif self._is_reported(result):
                 action = self._action(result, call, opened, late)
                 findings.append(self._completed(result, call, opened, number, action))
@@ -432,39 +444,47 @@ class Engine:
             cut = track_v2.cut(opened.exchange, opened.calls[0].document.raw, blocked)
         return Verdict(findings=tuple(findings), cut=cut, refusal=None if cut else refusal(blocked))
 
-    def _facts(self, plan: Plan, call: Call, outcome: Outcome, opened: Opened) -> list[Fact]:
-        facts: list[Fact] = []
+    def _taught(
+        self, plan: Plan, call: Call, outcome: Outcome, opened: Opened, announced: set[Key] | None = None
+    ) -> list[Taught]:
+        """What a call teaches with this outcome; `announced` gets the keys of what is to be announced."""
+        taught: list[Taught] = []
         if plan.tells:
-            facts += [self._kept(fact, call, opened) for fact in people.learn(call)]
-        for rule, params in plan.learn:
+            self._keep(people.learn(call), call, opened, taught, announced)
+        for rule, learn, params in plan.learn:
             try:
-                for fact in rule.learn(call, outcome, params):  # type: ignore[misc]
-                    facts.append(self._kept(fact, call, opened))
+                if facts := learn(call, outcome, params):
+                    self._keep(facts, call, opened, taught, announced)
             except (Exception, Overdue) as error:
                 self._rule_error(rule.info.id, error)
-        return facts
+        return taught
 
-    def _kept(self, fact: Fact, call: Call, opened: Opened) -> Fact:
-        key, value, ttl, announced = fact
-        if type(value) is not Span:
-            if isinstance(value, Deadline):
-                value = replace(value, seed=self._completed(value.seed, call, opened, 0, "logged"))
-            value = value.sealed(self.sealer)
-        return Fact(self.sealer.key(key), value, ttl, announced)
+    def _keep(
+        self,
+        facts: Iterable[Fact],
+        call: Call,
+        opened: Opened,
+        taught: list[Taught],
+        announced: set[Key] | None = None,
+    ) -> None:
+        """Seal facts, and keep what they teach."""
+        seal = self.sealer.subject
+        for (kind, workspace_name, text, named), value, ttl, is_announced in facts:
+            subject = seal(workspace_name, text, named)
+            says = value if type(value) is Span else self._sealed(value, call, opened)
+            taught.append((subject, kind, says, ttl))
+            if is_announced and announced is not None:
+                announced.add(Key(kind, *subject))
+
+    def _sealed(self, value: Value, call: Call, opened: Opened) -> Value:
+        if isinstance(value, Deadline):
+            value = replace(value, seed=self._completed(value.seed, call, opened, 0, "logged"))
+        return value.sealed(self.sealer)
 
     def _of_workspace(self, opened: Opened) -> Iterable[Fact]:
         yield workspace.seen(opened.workspace, opened.exchange.at)
         if opened.missed is not None:
             yield workspace.lost(opened.workspace, opened.missed)
-
-    def _changes(self, fact: Fact, opened: Opened) -> bool:
-        """Whether a fact says anything new, or what it says is about to be forgotten."""
-        (kind, workspace, subject, _), value, ttl, _ = fact
-        record = opened.reading.records.get((workspace, subject))  # type: ignore[call-overload]  # a Subject is no more
-        if record is None or (kept := record.get(kind)) is None:
-            return True
-        old, expiry = kept
-        return type(old) is not type(value) or old.lacks(value) or expiry - opened.exchange.at < FRESH * ttl  # type: ignore[arg-type]
 
     def _completed(self, finding: Finding, call: Call, opened: Opened, number: int, action: Taken) -> Finding:
         exchange = call.exchange
@@ -505,11 +525,12 @@ class Engine:
         plan = self._plans.get((call.api, call.kind))
         if plan is None:
             rules = [rule for rule in self.rules if call.kind in rule.info.kinds and call.api in rule.info.apis]
+            params = self._params
             plan = self._plans[call.api, call.kind] = Plan(
-                needs=tuple(rule for rule in rules if rule.needs is not None),
-                learn=tuple((rule, self._params[rule.info.id]) for rule in rules if rule.learn is not None),
-                check=tuple((rule, self._params[rule.info.id]) for rule in rules if rule.check is not None),
-                review=tuple((rule, self._params[rule.info.id]) for rule in rules if rule.review is not None),
+                needs=tuple((rule, rule.needs) for rule in rules if rule.needs is not None),
+                learn=tuple((rule, rule.learn, params[rule.info.id]) for rule in rules if rule.learn is not None),
+                check=tuple((rule, rule.check, params[rule.info.id]) for rule in rules if rule.check is not None),
+                review=tuple((rule, rule.review, params[rule.info.id]) for rule in rules if rule.review is not None),
                 tells=call.kind in people.TELLING,
             )
         return plan
@@ -523,15 +544,35 @@ class Engine:
         return {**defaults, **self.settings.rule(rule.info.id).params}
 
 
-def _add(fact: Fact, records: dict[Subject, Record]) -> None:
+def _news(taught: Iterable[Taught], opened: Opened) -> list[Fact]:
+    """The facts that say anything new, or say what is about to be forgotten."""
+    news: list[Fact] = []
+    records, at = opened.reading.records, opened.exchange.at
+    for subject, kind, value, ttl in taught:
+        record = records.get(subject)
+        if record is not None and (kept := record.get(kind)) is not None:
+            old, expiry = kept
+            if type(old) is type(value) and expiry - at >= FRESH * ttl and not old.lacks(value):  # type: ignore[arg-type]
+                continue
+        news.append(Fact(Key(kind, *subject), value, ttl))
+    return news
+
+
+def _add(taught: Iterable[Taught], records: dict[Subject, Record]) -> None:
     """Let what a call would teach be known to the calls after it."""
-    subject, kind = fact.key.of, fact.key.kind
-    record = records.get(subject, NOTHING)
-    old = record.get(kind)
-    value = fact.value
-    if old is not None and type(old.value) is type(value):
-        value = old.value.join(value)  # type: ignore[arg-type]
-    records[subject] = {**record, kind: Kept(value, float("inf"))}
+    for subject, kind, value, _ in taught:
+        record = records.get(subject, NOTHING)
+        old = record.get(kind)
+        joined = old.value.join(value) if old is not None and type(old.value) is type(value) else value  # type: ignore[arg-type]
+        records[subject] = {**record, kind: Kept(joined, float("inf"))}
+
+
+def _of_store(fact: Fact) -> Taught:
+    return fact.key.of, fact.key.kind, fact.value, fact.ttl
+
+
+def _is_sealed(workspace: str, sealed: str, named: bool) -> Subject:
+    return Subject(workspace, sealed)
 
 
 def _short(text: str) -> str:

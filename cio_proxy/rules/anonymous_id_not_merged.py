@@ -69,20 +69,29 @@ def needs(call: Call, people: People) -> Iterable[Key]:
     return (_key(call, "visitors"),) if call.kind == "identify" else ()
 
 
-def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[Fact]:
+def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[Fact]:
     """Whom a client tracks, and that it joins an anonymous id to somebody."""
     anonymous = call.person.anonymous
-    if anonymous and call.identifiers:
-        yield Fact(_key(call, "joined"), Span(call.at, call.at), params["remember"])
-    elif anonymous and call.kind in VISITS and outcome.kind == "accepted":
-        yield Fact(_key(call, "visitors"), Sample(COUNTED, plain=frozenset({anonymous})), params["window"] + DAY)
+    if not anonymous:
+        return ()
+    if call.identifiers:
+        return (Fact(_key(call, "joined"), Span(call.at, call.at), params["remember"]),)
+    if call.kind in VISITS and outcome.kind == "accepted":
+        visitor = Sample(COUNTED, plain=frozenset({anonymous}))
+        return (Fact(_key(call, "visitors"), visitor, params["window"] + DAY),)
+    return ()
 
 
-def review(call: Call, outcome: Outcome, known: Known) -> Iterator[Fact]:
+def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Fact]:
     """The first visitor, and the first one after a window is over, begins a window; then people are counted too."""
+    anonymous, is_identify = call.person.anonymous, call.kind == "identify"
+    if bool(anonymous) is is_identify or (anonymous and call.identifiers) or outcome.of(call) != "accepted":
+        return ()
+    return _counted(call, known)
+
+
+def _counted(call: Call, known: Known) -> Iterator[Fact]:
     anonymous = call.person.anonymous
-    if bool(anonymous) is (call.kind == "identify") or outcome.of(call) != "accepted":
-        return
     window = known.params["window"]
     begun = _key(call, "window-begun")
     if not anonymous:

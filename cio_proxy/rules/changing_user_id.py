@@ -89,20 +89,29 @@ def needs(call: Call, people: People) -> Iterable[Key]:
     return (_spellings(call), _gone(call)) if call.kind == "identify" else ()
 
 
-def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[Fact]:
+def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[Fact]:
     """Which ids belong together, and who is gone."""
-    if call.kind != "event" and (gone := _leaving(call)):
+    return () if call.kind == "event" else _taught(call, outcome, params)
+
+
+def _taught(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[Fact]:
+    if gone := _leaving(call):
         yield Fact(_gone(call), Sample(GONE, plain=gone), params["remember"])
     if call.kind == "identify" and outcome.kind == "accepted" and not _is_update_only(call):
         for ids, name in _belonging(call):
             yield Fact(ids, Sample(MOST, plain=frozenset({name})), params["remember"])
 
 
-def review(call: Call, outcome: Outcome, known: Known) -> Iterator[Fact]:
+def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Fact]:
     """How an id is written; and whose e-mail address changed: who has the old one next has not their id."""
-    id, email = call.person.id, call.person.email
+    id = call.person.id
     if call.kind != "identify" or id is None or outcome.of(call) == "refused":
-        return
+        return ()
+    return _written(call, id, outcome, known)
+
+
+def _written(call: Call, id: str, outcome: Outcome, known: Known) -> Iterator[Fact]:
+    email = call.person.email
     ttl = known.params["remember"]
     if email is not None:
         addresses = known.sample(_addresses(call))
@@ -210,14 +219,14 @@ def _two_in_one(call: Call) -> Finding | None:
 
 
 def _email_as_id(call: Call) -> Finding | None:
+    if call.person.id is None or "@" not in call.person.id or not _is_address(call.person.id):
+        return None
     confidence: Confidence = "likely"
     where = call.person_at if call.api == "pipelines" else pointer(call.person_at, "id")
     if (other := _id_in_body(call)) is not None and not _is_keyed_by_id(call):
         where = pointer(call.attributes_at, "id")
         if call.api == "track_v1" and other.lower() == call.person.email:
             confidence = "possible"  # Ruby's library repeats what stands in the path
-    if call.person.id is None or "@" not in call.person.id or not _is_address(call.person.id):
-        return None
     return RULE.finding(
         where,
         "the id is an e-mail address",

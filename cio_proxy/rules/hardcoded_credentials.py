@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import chain
 from urllib.parse import parse_qsl
 
 from cio_proxy.model import KINDS, Call, Confidence, Finding, Known, RuleInfo, keys_of, pointer
@@ -84,18 +85,18 @@ _TOKEN = re.compile(r"(?<![A-Za-z0-9])(?:sk_(?:us|eu)_|sa_live_)(?=[A-Za-z]*+\d)
 """A key has digits in it; `sk_us_customers` is the name of something in Slovak."""
 
 
-def check(call: Call, known: Known) -> Iterator[Finding]:
+def check(call: Call, known: Known) -> Iterable[Finding]:
     """The exchange as a whole, then the texts of this call's body."""
-    if call.leads:
-        yield from _placeholder(call)
-        yield from _from_browser(call)
-        yield from _in_url(call)
-    yield from _in_body(call)
+    sent = call.credentials.secret
+    secret = sent if len(sent) >= 16 and call.api != "pipelines" else None
+    in_body = (raw := call.raw) is None or _may_show(raw, secret)
+    found = (*_placeholder(call), *_from_browser(call), *_in_url(call)) if call.leads else ()
+    return chain(found, _in_body(call, secret)) if in_body else found
 
 
 def _placeholder(call: Call) -> Iterable[Finding]:
     credentials = call.credentials
-    if call.exchange.sandbox or not (is_placeholder(credentials.secret) or is_placeholder(credentials.user)):
+    if not (is_placeholder(credentials.secret) or is_placeholder(credentials.user)) or call.exchange.sandbox:
         return ()
     user = "key" if call.api == "pipelines" else "site id"
     word, what = (credentials.secret, "key") if is_placeholder(credentials.secret) else (credentials.user, user)
@@ -130,7 +131,12 @@ def _is_browser(agent: bytes | None) -> bool:
     return agent is not None and b"Mozilla/" in agent and (b"AppleWebKit/" in agent or b"Gecko/" in agent)
 
 
-def _in_url(call: Call) -> Iterator[Finding]:
+def _in_url(call: Call) -> Iterable[Finding]:
+    target = call.exchange.target
+    return _url(call) if b"?" in target or not target.startswith(b"/") else ()
+
+
+def _url(call: Call) -> Iterator[Finding]:
     secret = call.credentials.secret
     path, _, query = call.exchange.target.decode("latin-1").partition("?")
     if not path.startswith("/") and "@" in path.partition("://")[2].partition("/")[0]:
@@ -144,11 +150,7 @@ def _in_url(call: Call) -> Iterator[Finding]:
             yield _finding(f"query:{name}", "a key stands in the URL", EFFECT_URL, "likely")
 
 
-def _in_body(call: Call) -> Iterator[Finding]:
-    sent = call.credentials.secret
-    secret = sent if len(sent) >= 16 and call.api != "pipelines" else None
-    if (raw := call.raw) is not None and not _may_show(raw, secret):
-        return
+def _in_body(call: Call, secret: str | None) -> Iterator[Finding]:
     for text, path in call.leaves:
         if not isinstance(text, str) or len(text) < 16:
             continue

@@ -14,7 +14,7 @@ See https://docs.customer.io/integrations/api/cdp/
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from cio_proxy.model import KINDS, Call, Confidence, Finding, Known, RuleInfo, pointer
 
@@ -36,8 +36,24 @@ MAYBE_DROPPED = (
 EVENT_DATA = 100_000
 
 
-def check(call: Call, known: Known) -> Iterator[Finding]:
+def check(call: Call, known: Known) -> Iterable[Finding]:
     """The sizes of reference 6.2, each with how far over it is."""
+    return _judge(call) if _may_be_over(call) else ()
+
+
+def _may_be_over(call: Call) -> bool:
+    """A quick first look, at characters: one has at most four bytes, and JSON is no shorter than what it says."""
+    name, id = call.name, call.person.id
+    if (name is not None and len(name) > 25) or (id is not None and len(id) > 150):
+        return True
+    if call.api != "track_v1":
+        return call.size > 32 * KB or (call.leads and call.item is not None)
+    if call.kind == "identify":
+        return call.size > 1000 or max(map(len, call.attributes), default=0) > 37
+    return call.size > EVENT_DATA or call.kind in ("segment_add", "segment_remove")
+
+
+def _judge(call: Call) -> Iterator[Finding]:
     match call.api:
         case "track_v1":
             yield from _track_v1(call)

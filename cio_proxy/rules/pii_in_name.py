@@ -67,6 +67,18 @@ is_plain_name = lru_cache(20_000)(is_impersonal)
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
     """One finding for each name that holds a personal value; the several names of one page count as one."""
+    return () if _is_plain(call) else _judge_all(call)
+
+
+def _is_plain(call: Call) -> bool:
+    """A quick first look: all names are of those that hold nothing."""
+    if (call.name is not None and not is_plain_name(call.name)) or call.kind == "page":
+        return False
+    named = all(map(is_plain_name, call.attributes)) and all(map(is_plain_name, call.data))
+    return named and OBJECT_TYPES.isdisjoint(call.body)
+
+
+def _judge_all(call: Call) -> Iterable[Finding]:
     found: dict[str, Finding] = {}
     for name in _names(call):
         if (finding := _judge(name)) is not None:

@@ -104,20 +104,24 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
     """An event for an unknown person (only when all people are known), or the identify that comes too late."""
     if known.people == "complete":
         return _unknown_person(call, known) if call.kind == "event" else ()  # and not again once they are identified
-    if call.kind == "identify" and not _is_update_only(call):
-        return _late_identify(call, known)
+    if call.kind == "identify" and not _is_update_only(call) and (found := _late(call, known)):
+        return _late_identify(call, known, *found)
     return ()
 
 
-def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[Fact]:
+def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[Fact]:
     """When the first event of a person came, if it was accepted, and the first that is named like a sign-up."""
     if call.kind != "event" or outcome.kind != "accepted" or not call.name:
-        return
+        return ()
+    return _came(call, call.name, params)
+
+
+def _came(call: Call, name: str, params: Mapping[str, Any]) -> Iterator[Fact]:
     ttl = params["remember"]
     span = Span(call.at, call.at, Origin(call.exchange.id, call.exchange.connection))
     for identifier in call.identifiers:
         yield Fact(Key("event-first", call.workspace, identifier), span, ttl)
-        if is_sign_up(call.name):
+        if is_sign_up(name):
             yield Fact(Key("sign-up-first", call.workspace, identifier), span, ttl)
 
 
@@ -126,22 +130,24 @@ def needs(call: Call, people: People) -> Iterable[Key]:
     return (_order(call),) if call.kind == "identify" and call.person.email is not None else ()
 
 
-def review(call: Call, outcome: Outcome, known: Known) -> Iterator[Fact]:
+def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Fact]:
     """In which order the two calls of this person came, once the second one was accepted."""
-    if outcome.of(call) != "accepted" or not call.identifiers:
-        return
+    if not call.identifiers or outcome.of(call) != "accepted":
+        return ()
     if call.kind == "event":
-        before = [known.span(Key("event-first", call.workspace, identifier)) for identifier in call.identifiers]
-        if any(before) or not any(known.span(Key(IDENTIFIED, call.workspace, each)) for each in call.identifiers):
-            return
+        for identifier in call.identifiers:
+            if known.span(Key("event-first", call.workspace, identifier)):
+                return ()
+        if not any(known.span(Key(IDENTIFIED, call.workspace, each)) for each in call.identifiers):
+            return ()
         order = RIGHT
     else:
         found = None if _is_update_only(call) else _late(call, known)
         if found is None or not _counts(call, found[1], known) or _is_old(call, found[1]):
-            return
+            return ()
         order = WRONG
     people = Groups(2, {order: Sample(COUNTED, plain=frozenset({call.identifiers[0]}))})
-    yield Fact(_order(call), people, known.params["remember"])
+    return (Fact(_order(call), people, known.params["remember"]),)
 
 
 def _is_old(call: Call, event: Span) -> bool:
@@ -173,11 +179,7 @@ def _unknown_person(call: Call, known: Known) -> Iterator[Finding]:
     )
 
 
-def _late_identify(call: Call, known: Known) -> Iterator[Finding]:
-    found = _late(call, known)
-    if found is None:
-        return
-    identifier, event = found
+def _late_identify(call: Call, known: Known, identifier: str, event: Span) -> Iterator[Finding]:
     gap = call.at - event.first
     created_at = _created_at(call)
     if created_at is not None:
@@ -199,10 +201,10 @@ def _late_identify(call: Call, known: Known) -> Iterator[Finding]:
 def _late(call: Call, known: Known) -> tuple[str, Span] | None:
     """The identifier and the first event of a person that this identify is the first of; None where it is not late."""
     identifiers = call.identifiers
-    if any(known.span(Key(IDENTIFIED, call.workspace, identifier)) for identifier in identifiers):
-        return None
-    if any(known.span(Key(DELETED, call.workspace, identifier)) for identifier in identifiers):
-        return None
+    for identifier in identifiers:
+        for kind in (IDENTIFIED, DELETED):
+            if known.span(Key(kind, call.workspace, identifier)):
+                return None
     for identifier in identifiers:
         event = known.span(Key("event-first", call.workspace, identifier))
         if event is not None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 
 from cio_proxy.model import KINDS, Api, Call, Confidence, Finding, Known, Outcome, RuleInfo
 
@@ -89,9 +90,21 @@ def _answered_401(call: Call) -> Iterator[Finding]:
     )
 
 
-def _on_track(call: Call) -> Iterator[Finding]:
-    if call.endpoint in WITHOUT_AUTH or not _PROTECTED.match(call.exchange.target):
-        return
+def _on_track(call: Call) -> Iterable[Finding]:
+    credentials = call.credentials
+    if is_of_track(credentials.scheme, credentials.secret, credentials.fault, credentials.belongs_to):
+        return ()
+    protected = call.endpoint not in WITHOUT_AUTH and _PROTECTED.match(call.exchange.target)
+    return _not_of_track(call) if protected else ()
+
+
+@lru_cache(1_000)
+def is_of_track(scheme: str, secret: str, fault: str, owner: Api | None) -> bool:
+    """Whether nothing speaks against credentials on the Track API."""
+    return scheme != "bearer" and not fault and owner in (None, "track_v1") and not _HEX_32.match(secret)
+
+
+def _not_of_track(call: Call) -> Iterator[Finding]:
     credentials, owner = call.credentials, call.credentials.belongs_to
     if credentials.scheme == "bearer":
         yield _finding(call, "a Bearer token on the Track API, which takes HTTP Basic", "track", "certain", True)
