@@ -144,6 +144,8 @@ class Opened:
     watch: Watch = UNWATCHED
     missed: float | None = None
     """When something passed that no store knows of yet."""
+    known: _Known | None = None
+    """What its rules may ask, where there is one call: a batch learns as it goes."""
 
     @property
     def workspace(self) -> str:
@@ -308,6 +310,7 @@ class Engine:
         several = len(opened.calls) > 1
         records = dict(reading.records) if several else reading.records
         known = self._known(opened, records)
+        opened.known = None if several else known
         lossy = opened.watch.lossy
         findings: list[Finding] = []
         for call, plan, taught in opened.parts:
@@ -333,7 +336,7 @@ class Engine:
         findings: list[Finding] = []
         several = len(opened.calls) > 1
         records = dict(opened.reading.records) if several else opened.reading.records
-        known = self._known(opened, records)
+        known = opened.known or self._known(opened, records)
         lossy = opened.watch.lossy
         for call, plan, presumed in opened.parts:
             taught: list[Taught] = []
