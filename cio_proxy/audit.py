@@ -79,9 +79,12 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(
 
 def sealed_with(key: bytes) -> Seal:
     """A keyed hash of texts: 16 hexadecimal digits of BLAKE2b."""
+    keyed = hashlib.blake2b(key=key, digest_size=8)
 
     def seal(text: str) -> str:
-        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=key, digest_size=8).hexdigest()
+        hash = keyed.copy()
+        hash.update(text.encode("utf-8", "surrogatepass"))
+        return hash.hexdigest()
 
     return seal
 
