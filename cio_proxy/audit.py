@@ -79,9 +79,12 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(
 
 def sealed_with(key: bytes) -> Seal:
     """A keyed hash of texts: 16 hexadecimal digits of BLAKE2b."""
+    keyed = hashlib.blake2b(key=key, digest_size=8)
 
     def seal(text: str) -> str:
-        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=key, digest_size=8).hexdigest()
+        hash = keyed.copy()
+        hash.update(text.encode("utf-8", "surrogatepass"))
+        return hash.hexdigest()
 
     return seal
 
@@ -144,6 +147,8 @@ class Opened:
     watch: Watch = UNWATCHED
     missed: float | None = None
     """When something passed that no store knows of yet."""
+    known: _Known | None = None
+    """What its rules may ask, where there is one call: a batch learns as it goes."""
 
     @property
     def workspace(self) -> str:
@@ -308,6 +313,7 @@ class Engine:
         several = len(opened.calls) > 1
         records = dict(reading.records) if several else reading.records
         known = self._known(opened, records)
+        opened.known = None if several else known
         lossy = opened.watch.lossy
         findings: list[Finding] = []
         for call, plan, taught in opened.parts:
@@ -333,7 +339,7 @@ class Engine:
         findings: list[Finding] = []
         several = len(opened.calls) > 1
         records = dict(opened.reading.records) if several else opened.reading.records
-        known = self._known(opened, records)
+        known = opened.known or self._known(opened, records)
         lossy = opened.watch.lossy
         for call, plan, presumed in opened.parts:
             taught: list[Taught] = []

@@ -282,7 +282,7 @@ class Call(Made):
     data_at: str = ""
     timestamps: tuple[Timestamp, ...] = ()
 
-    @property
+    @once
     def at(self) -> float:
         """Receive time of the exchange."""
         return self.exchange.at
@@ -572,12 +572,11 @@ class Groups:
 
     def sealed(self, sealing: Sealing) -> Groups:
         """The same with every member hashed, and every label that holds something personal."""
-        samples: dict[str, Sample] = {}
-        before = sealed = None
-        for label, sample in zip(sealing.labels(tuple(self.samples)), self.samples.values(), strict=True):
-            if sealed is None or sample is not before:  # labels may share one set
-                before, sealed = sample, sample.sealed(sealing)
-            samples[label] = sealed
+        labels, members = sealing.labels(tuple(self.samples)), tuple(self.samples.values())
+        if members[1:] == members[:-1]:  # labels may share one set
+            samples = dict.fromkeys(labels, members[0].sealed(sealing)) if members else {}
+        else:
+            samples = dict(zip(labels, [sample.sealed(sealing) for sample in members], strict=True))
         return Groups(self.limit, _first(self.limit, samples))
 
     def counts(self) -> dict[str, float]:

@@ -67,6 +67,7 @@ _PATTERNS: Final[tuple[tuple[PartKind, re.Pattern[str]], ...]] = (
     ("hex", re.compile(r"(?<![0-9A-Za-z])(?:0x)?+[0-9A-Fa-f]{8,23}(?![0-9A-Za-z])")),
     ("number", re.compile(r"(?<!\d)\d{5,}+")),
 )
+_URL, _SECRET, _ADDRESS = (pattern for _, pattern in _PATTERNS[:3])
 _PERSONAL: Final = tuple((kind, pattern) for kind, pattern in _PATTERNS if kind in PERSONAL)
 _WORDS = re.compile(r"[A-Za-z_ .-]*+(?:[0-9][A-Za-z_ .-]*+){0,2}+\Z")
 _FEW_DIGITS = re.compile(r"[A-Za-z_ -]*+(?:[0-9][A-Za-z_ -]*+){0,7}+\Z")
@@ -165,7 +166,8 @@ def _mixed(text: str, digits: int, letters: int) -> bool:
 
 def is_email(text: str) -> bool:
     """Whether the whole text is one e-mail address."""
-    return parts(text) == [Part("email", 0, len(text))]
+    match = _ADDRESS.match(text, 0, LIMIT + REACH)
+    return match is not None and match.end() == len(text) and not (_URL.search(text) or _SECRET.search(text))
 
 
 def is_card(text: str) -> bool:

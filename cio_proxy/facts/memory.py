@@ -17,13 +17,16 @@ class _Row(dict[str, Kept]):
     """A record that is never changed but replaced: whoever reads it may keep it. Nothing expires before `earliest`."""
 
     __slots__ = ("earliest",)
-
-    def __init__(self, record: Record, earliest: float) -> None:
-        super().__init__(record)
-        self.earliest = earliest
+    earliest: float
 
 
-EMPTY = _Row({}, float("inf"))
+def _row(record: Record, earliest: float) -> _Row:
+    row = _Row(record)
+    row.earliest = earliest
+    return row
+
+
+EMPTY = _row({}, float("inf"))
 
 
 class MemoryStore:
@@ -49,15 +52,14 @@ class MemoryStore:
     async def get_many(self, subjects: Collection[Subject], announced: Collection[Key], now: float) -> Reading:
         """Read the records of `subjects`; mark those of `announced` that are unknown."""
         records: dict[Subject, Record] = {}
-        in_flight = NONE
+        rows = self._records
         for subject in subjects:
-            if (row := self._records.get(subject)) is not None:
-                self._records.move_to_end(subject)
+            if (row := rows.get(subject)) is not None:
+                rows.move_to_end(subject)
                 records[subject] = row if row.earliest > now else self._living(subject, row, now)
             elif self._forgotten is not None and not subject.sealed:
                 records[subject] = _forgotten(subject, self._forgotten)
-            if self._marks and (marks := self._marks.get(subject)):
-                in_flight |= {Key(kind, *subject) for kind, (_, expiry) in marks.items() if expiry > now}
+        in_flight = self._in_flight(subjects, now) if self._marks else NONE
         for key in announced:
             subject = key.of
             if key.kind not in records.get(subject, ()):
@@ -71,8 +73,9 @@ class MemoryStore:
         """Join facts; take back one mark of each key of `settled`."""
         if self._fleeting and self._fleeting[0][0] <= now:
             self._drop_fleeting(now)
+        grown: dict[Subject, _Row] = {}
         for key, value, ttl, _ in facts:
-            self._join(key, value, now + ttl, now)
+            self._join(key, value, now + ttl, now, grown)
         for key in settled:
             self._settle(key)
         if self._count > self.limit:
@@ -125,23 +128,34 @@ class MemoryStore:
         row.earliest = min((kept.expiry for kept in row.values()), default=row.earliest)
         return row
 
-    def _join(self, key: Key, value: Value, expiry: float, now: float) -> None:
-        subject = Subject(key.workspace, key.subject)
-        row = self._records.get(subject, EMPTY)
-        if not row and self._forgotten is not None and not subject.sealed:
-            row = _Row(_forgotten(subject, self._forgotten), self._forgotten + workspace.LIFE)
-            self._counted(workspace.LOST)
-        old = row.get(key.kind)
+    def _in_flight(self, subjects: Collection[Subject], now: float) -> frozenset[Key]:
+        marked = [(subject, self._marks[subject]) for subject in subjects if subject in self._marks]
+        return frozenset(
+            Key(kind, *subject) for subject, marks in marked for kind, (_, expiry) in marks.items() if expiry > now
+        )
+
+    def _join(self, key: Key, value: Value, expiry: float, now: float, grown: dict[Subject, _Row]) -> None:
+        """Join a fact. The rows in `grown` are new, and nobody reads them yet."""
+        kind = key.kind
+        subject = key.of
+        row = grown.get(subject)
+        if row is None:
+            row = self._records.get(subject, EMPTY)
+            if not row and self._forgotten is not None and not subject.sealed:
+                row = _row(_forgotten(subject, self._forgotten), self._forgotten + workspace.LIFE)
+                self._counted(workspace.LOST)
+            row = grown[subject] = self._records[subject] = _row(row, row.earliest)
+            self._records.move_to_end(subject)
+        old = row.get(kind)
         if old is None:
-            self._counted(key.kind)
+            self._counted(kind)
             if expiry - now <= FLEETING:
                 heapq.heappush(self._fleeting, (expiry, key))
         elif old.expiry > now and type(old.value) is type(value):
             value = old.value.join(value)  # type: ignore[arg-type]
             expiry = max(expiry, old.expiry)
-        grown = self._records[subject] = _Row(row, min(row.earliest, expiry))
-        grown[key.kind] = Kept(value, expiry)
-        self._records.move_to_end(subject)
+        row[kind] = Kept(value, expiry)
+        row.earliest = min(row.earliest, expiry)
         if isinstance(value, Deadline):
             heapq.heappush(self._deadlines, (value.at, key))
 
@@ -182,7 +196,7 @@ class MemoryStore:
                 self._forgotten = now
             elif self._count:  # else the limit is too small for anything, and the workspace is forgotten with the rest
                 fact = workspace.lost(subject.workspace, now)
-                self._join(fact.key, fact.value, now + fact.ttl, now)
+                self._join(fact.key, fact.value, now + fact.ttl, now, {})
             else:
                 self._forgotten = now
 
@@ -204,7 +218,7 @@ class MemoryStore:
         self._kinds[key.kind] -= 1
         self._count -= 1
         if len(row) > 1:
-            self._records[key.of] = _Row({kind: row[kind] for kind in row if kind != key.kind}, row.earliest)
+            self._records[key.of] = _row({kind: row[kind] for kind in row if kind != key.kind}, row.earliest)
         else:
             del self._records[key.of]
 

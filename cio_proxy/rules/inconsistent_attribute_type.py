@@ -129,17 +129,15 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
     scope = _scope(call)
     if not scope or not call.shape:
         return ()
-    seen = []
-    for weeks in (0, 1):
-        groups = known.groups(key_of(call.workspace, scope, call.at // WEEK - weeks))
-        if groups is not None:
-            seen.append(groups.samples)
-    if not seen:
-        return ()
+    week = call.at // WEEK
+    now = known.groups(key_of(call.workspace, scope, week))
+    before = known.groups(key_of(call.workspace, scope, week - 1))
     types = types_of(call.shape)
-    if all(samples.keys().isdisjoint(types.rivals) for samples in seen):
-        return ()
-    return _odd(call, types, seen, known)
+    seen = [groups.samples for groups in (now, before) if groups is not None]
+    for samples in seen:
+        if not types.rivals.isdisjoint(samples):
+            return _odd(call, types, seen, known)
+    return ()
 
 
 @lru_cache(10_000)

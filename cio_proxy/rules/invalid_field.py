@@ -17,7 +17,7 @@ See https://docs.customer.io/journeys/invalid-api-requests/
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from cio_proxy.model import KINDS, Call, Confidence, Finding, Json, Kind, Known, RuleInfo, pointer
 
@@ -37,7 +37,8 @@ EFFECTS = {
 }
 
 
-class Type(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Type:
     """A documented type, and the other types that Customer.io may read all the same."""
 
     words: str
@@ -45,7 +46,8 @@ class Type(NamedTuple):
     doubtful: frozenset[type] = frozenset()
 
 
-class Field(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Field:
     """A documented field of an object. `filled` says that a text there must not be empty."""
 
     name: str
