@@ -199,3 +199,6 @@ PROGRAMS = [
     if not isinstance(pitfalls, str)
     for pitfall in pitfalls
 ]
+
+FIRST = list({row[1]: row for row in reversed(PROGRAMS) if not row[2].refused}.values())
+"""For each rule one program that shows it: what refuses it is the same for all."""

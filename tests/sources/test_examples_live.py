@@ -51,6 +51,7 @@ def raw(sent: Sent) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n" + (exchange.body or b"")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("rule", "example"), CASES, ids=[f"{r.info.id}: {e.kind}: {e.name}" for r, e in CASES])
 async def test_an_example_gives_its_findings_live(rule: Rule, example: Example, open_door: OpenDoor) -> None:
     settings = overlay(Settings(), dict(example.config), rules=[r.info for r in RULES])

@@ -158,17 +158,16 @@ async def test_mitmweb_shows_findings_on_their_flows_masked_and_late_ones_too(tm
         assert late[0]["comment"].startswith("missing-email: ")
 
 
-@pytest.mark.parametrize("tool", TOOLS)
 @pytest.mark.parametrize(
-    ("options", "config", "told"),
+    ("tool", "options", "config", "told"),
     [
-        (["cio_config={}"], "enforcment: observe\n", "did you mean 'enforcement'?"),
-        (["cio_config={}"], "max_audited_body: lots\n", "not a size"),
-        (["cio_config={}/nowhere"], "", "give --config a readable file"),
-        (["cio_config"], "", "give it one file"),
-        (["cio_config={}", "cio_config={}"], "", "give it one file"),
-        (["cio_config={}", "cio_enforcement=enforce"], "", "unknown option cio_enforcement"),
-        (["cio-config={}"], "", "unknown option cio-config"),
+        ("mitmdump", ["cio_config={}"], "enforcment: observe\n", "did you mean 'enforcement'?"),
+        ("mitmweb", ["cio_config={}"], "max_audited_body: lots\n", "not a size"),
+        ("mitmdump", ["cio_config={}/nowhere"], "", "give --config a readable file"),
+        ("mitmweb", ["cio_config"], "", "give it one file"),
+        ("mitmdump", ["cio_config={}", "cio_config={}"], "", "give it one file"),
+        ("mitmweb", ["cio_config={}", "cio_enforcement=enforce"], "", "unknown option cio_enforcement"),
+        ("mitmdump", ["cio-config={}"], "", "unknown option cio-config"),
     ],
 )
 def test_a_mistake_in_the_options_stops_the_start(
