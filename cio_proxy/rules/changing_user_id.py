@@ -73,8 +73,9 @@ NOBODYS = frozenset({"0", "-1", "null", "nil", "none", "nan", "undefined", "unkn
 """What stands there for no user."""
 _SHARED = re.compile(
     r"(?:info|office|contact|kontakt|hello|hi|support|help|service|sales|admin|administrator|webmaster|postmaster|team"
-    r"|family|billing|accounts|accounting|finance|hr|jobs|marketing|press|no|noreply|none|null|unknown|anonymous|guest"
-    r"|nobody|nomail|noemail|deleted|tests?|tester|testing|qa|dev|demo|staging|dummy|fake)\d*(?:[._+-][^@]*)?@"
+    r"|family|familie|orders?|shop|store|mail|it|reception|booking|bookings|reservations?|buchhaltung|verkauf|newsletter"
+    r"|billing|accounts|accounting|finance|hr|jobs|marketing|press|no|noreply|none|null|unknown|anonymous|guest"
+    r"|nobody|nomail|noemail|deleted|tests?|tester|testing|qa|dev|demo|staging|dummy|fake|e2e|cypress|playwright|selenium)\d*(?:[._+-][^@]*)?@"
 )
 """How mailboxes begin that many share, or nobody has."""
 

@@ -15,6 +15,9 @@ where hardly anybody is identified first, the integration sends the event first.
 event came when the proxy had watched for days, and whose first identify, with an e-mail address, came
 within five minutes after it; anybody who was identified before an event counts for the right order.
 
+An event whose own time is over an hour past is a backfill or comes from a queue: when it was sent says nothing of
+the order in which things happened.
+
 Fix: send (and await) the identify first, then the event; for visitors who have no id yet send the event with an
 anonymous id and put that id on the identify.
 
@@ -54,6 +57,9 @@ DAY = 86_400.0
 CLOCK_SKEW = 300.0
 SIGN_UP = 300.0
 """An identify that comes later than this after a sign-up event is another matter."""
+
+BACKFILL = 3600.0
+"""An event that is older than this when it is sent is history, and no step of a sign-up."""
 
 RULE = RuleInfo(
     id="track-before-identify",
@@ -111,7 +117,7 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
 
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[Fact]:
     """When the first event of a person came, if it was accepted, and the first that is named like a sign-up."""
-    if call.kind != "event" or outcome.kind != "accepted" or not call.name:
+    if call.kind != "event" or outcome.kind != "accepted" or not call.name or _is_backfill(call):
         return ()
     return _came(call, call.name, params)
 
@@ -148,6 +154,11 @@ def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Fact]:
         order = WRONG
     people = Groups(2, {order: Sample(COUNTED, plain=frozenset({call.identifiers[0]}))})
     return (Fact(_order(call), people, known.params["remember"]),)
+
+
+def _is_backfill(call: Call) -> bool:
+    happened = moment(call.body.get("timestamp"))
+    return happened is not None and happened < call.at - BACKFILL
 
 
 def _is_old(call: Call, event: Span) -> bool:
