@@ -394,7 +394,9 @@ def people_import(file: str, workspace: str | None, exported: str | None, **flag
     async def tell(store: Store) -> people.Import:
         name = people.named(workspace, await people.workspaces(store, now), settings, seal)
         with _export(file) as (opened, size, written), _bar(opened, size) as progress:
-            made = min(now, _when(exported) if exported else written)
+            made = _when(exported) if exported else min(now, written)
+            if made > now:
+                raise Refused("--exported: a time to come: write when the export was made")
             return await people.told(store, rows(opened), name, seal, made=made, now=time.time, progress=progress)
 
     try:
@@ -690,8 +692,10 @@ def _with_store[T](settings: Settings, work: Callable[[Store], Awaitable[T]]) ->
 
     try:
         return asyncio.run(worked())
-    except (Unusable, OSError) as error:
+    except Unusable as error:
         raise Refused(f"facts: {error}") from error
+    except stores.failures(where) as error:
+        raise Refused(f"facts: {where} cannot be used now: {error or type(error).__name__}") from error
 
 
 @contextmanager

@@ -135,7 +135,8 @@ async def standings(store: Store, now: float) -> list[Standing]:
     records: dict[str, dict[str, Kept]] = {}
     for kind in (workspace.OBSERVED, workspace.LOST, workspace.IMPORTED):
         async for key, kept in _living(store, kind, now):
-            records.setdefault(key.workspace, {})[kind] = kept
+            if key.of != workspace.EVERY:
+                records.setdefault(key.workspace, {})[kind] = kept
     gone = {key.of: _last(kept) async for key, kept in _living(store, DELETED, now)}
     identifiers: Counter[str] = Counter()
     async for key, kept in _living(store, IDENTIFIED, now):

@@ -316,6 +316,11 @@ def test_where_nobody_is_found_the_exit_code_is_3(line: Line) -> None:
             ("--workspace", SITE, "--exported", "soon"),
             "--exported: not a time: write 2027-01-31T18:00:00Z or 2027-01-31",
         ),
+        (
+            EXPORT,
+            ("--workspace", SITE, "--exported", "2999-01-31"),
+            "--exported: a time to come: write when the export was made",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_one_line(
@@ -324,6 +329,25 @@ def test_what_cannot_be_used_is_one_line(
     file = str(line.folder / "none.csv") if content is None else line.file("people.csv", content)
     out, err = line("people", "import", file, *options, code=2)
     assert (out, err) == ("", message.format(file=file) + "\n")
+
+
+def test_a_redis_that_cannot_be_reached_is_one_line_without_its_password(line: Line) -> None:
+    key = line.folder / "hash.key"
+    key.write_bytes(b"k" * 32)
+    key.chmod(0o600)
+    variables: dict[str, Any] = {"CIO_PROXY_FACTS": "redis://:hidden@127.0.0.1:1", "CIO_PROXY_HASH_KEY_FILE": str(key)}
+    export = line.file("people.csv", EXPORT)
+    for arguments in (["people", "status"], ["people", "import", export, "--workspace", SITE], ["plan", "learn"]):
+        out, err = line(*arguments, code=2, **variables)
+        assert out == ""
+        assert err.startswith("facts: redis://***@127.0.0.1:1 cannot be used now: ")
+        assert err.count("\n") == 1
+        assert "hidden" not in err
+
+
+def test_what_was_lost_of_all_workspaces_is_no_workspace(line: Line) -> None:
+    line.teach(workspace.seen("shop", NOW), workspace.lost_everywhere(NOW))
+    assert [each["workspace"] for each in line.status()["workspaces"]] == ["shop"]
 
 
 def test_facts_that_end_with_the_process_are_refused(line: Line) -> None:

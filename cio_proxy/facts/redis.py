@@ -26,7 +26,7 @@ from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as Disconnected
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisError
 
 from cio_proxy.facts import LEASE_SECONDS, MARK_SECONDS, Reading, workspace
 from cio_proxy.facts.encoding import decode, encode, packed
@@ -43,6 +43,8 @@ CHUNK: Final = 100
 COUNTED: Final = 2_000
 """How many records are counted each time the store is tended."""
 EXPIRY: Final = struct.Struct(">d")
+FAILURES: Final = (RedisError, TimeoutError)
+"""What a store raises whose Redis cannot be reached, or refuses."""
 
 
 class _Script:

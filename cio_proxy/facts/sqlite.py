@@ -65,6 +65,8 @@ PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
 """
 AT: Final = "workspace = ? AND subject = ? AND kind = ?"
+FAILURES: Final = (sqlite3.Error,)
+"""What a store raises whose file cannot be read or written now."""
 
 type Row = tuple[str, str, str]
 

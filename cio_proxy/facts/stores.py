@@ -22,6 +22,21 @@ def chosen(settings: Settings, folder: Path) -> FactStore:
     return FactStore("memory")
 
 
+def failures(where: FactStore) -> tuple[type[Exception], ...]:
+    """What an opened store raises, when it cannot be reached, read or written now."""
+    match where.kind:
+        case "memory":
+            return (OSError,)
+        case "sqlite":
+            from cio_proxy.facts import sqlite
+
+            return (OSError, *sqlite.FAILURES)
+        case "redis":
+            from cio_proxy.facts import redis
+
+            return (OSError, *redis.FAILURES)
+
+
 def opened(where: FactStore, limit: int, lost: Lost | None = None) -> Store:
     """The store; `limit` is a number of facts where Redis does not keep a limit itself. Raises Unusable.
 
