@@ -425,10 +425,13 @@ def build(
 
 
 def outcome_kind(status: int) -> OutcomeKind:
-    """2xx is accepted, 4xx refused; of a redirect or a server error nobody knows (design §3)."""
+    """2xx is accepted, 4xx refused; of a redirect or a server error nobody knows (design §3).
+
+    A 429 is no refusal of what was said: the app said it in time, and says it again.
+    """
     if 200 <= status < 300:
         return "accepted"
-    return "refused" if 400 <= status < 500 else "unknown"
+    return "refused" if 400 <= status < 500 and status != 429 else "unknown"
 
 
 def findings_header(findings: Sequence[Finding]) -> str:

@@ -133,28 +133,33 @@ async def workspaces(store: Store, now: float) -> list[str]:
 async def standings(store: Store, now: float) -> list[Standing]:
     """What is known of each workspace, by name."""
     records: dict[str, dict[str, Kept]] = {}
+    missed: float | None = None
     for kind in (workspace.OBSERVED, workspace.LOST, workspace.IMPORTED):
         async for key, kept in _living(store, kind, now):
             if key.of != workspace.EVERY:
                 records.setdefault(key.workspace, {})[kind] = kept
+            elif kind == workspace.LOST:
+                missed = _last(kept)
     gone = {key.of: _last(kept) async for key, kept in _living(store, DELETED, now)}
     identifiers: Counter[str] = Counter()
     async for key, kept in _living(store, IDENTIFIED, now):
         if gone.get(key.of, float("-inf")) <= _last(kept):
             identifiers[key.workspace] += 1
-    return [_standing(name, identifiers[name], records.get(name, {}), now) for name in sorted({*records, *identifiers})]
+    names = sorted({*records, *identifiers})
+    return [_standing(name, identifiers[name], records.get(name, {}), now, missed) for name in names]
 
 
-def _standing(name: str, identifiers: int, record: Mapping[str, Kept], now: float) -> Standing:
+def _standing(name: str, identifiers: int, record: Mapping[str, Kept], now: float, missed: float | None) -> Standing:
+    """`missed` is when something was lost of every workspace."""
     observed = record.get(workspace.OBSERVED)
     lost, imported = (record.get(kind) for kind in (workspace.LOST, workspace.IMPORTED))
     return Standing(
         workspace=name,
         identifiers=identifiers,
         since=observed.value.first if observed and isinstance(observed.value, Span) else None,
-        lost=_last(lost) if lost else None,
+        lost=max((_last(lost) if lost else missed or 0.0), missed or 0.0) or None,
         imported=_last(imported) if imported else None,
-        complete=workspace.watch(record, now, None).whole,
+        complete=workspace.watch(record, now, missed).whole,
     )
 
 

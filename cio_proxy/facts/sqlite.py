@@ -275,12 +275,12 @@ class SqliteStore:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _alone(self.path.parent):
             try:
-                connection, is_new = self._checked()
+                connection, is_new = self._checked(had_one)
             except sqlite3.DatabaseError as error:
                 if not _is_broken(error):
                     raise
                 self._set_aside()
-                connection, is_new = self._checked()
+                connection, is_new = self._checked(had_one)
                 had_one = True
             if had_one and is_new:
                 with _transaction(connection):
@@ -291,9 +291,15 @@ class SqliteStore:
             self._file = self.path.stat().st_ino
             self._doubtful = False
 
-    def _checked(self) -> tuple[sqlite3.Connection, bool]:
-        """A connection to a file that is whole and of this schema, and whether it was made just now."""
-        with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)) as file:
+    def _checked(self, is_ours: bool) -> tuple[sqlite3.Connection, bool]:
+        """A connection to a file that is whole and of this schema, and whether it was made just now.
+
+        A text is somebody's and no broken file, unless the file was `is_ours` before.
+        """
+        with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600), "rb") as file:
+            start = file.read(4096)
+            if start and not is_ours and not start.startswith(b"SQLite format 3\0") and b"\0" not in start:
+                raise Unusable(f"{self.path} is a text, no file of facts: name another file")
             os.fchmod(file.fileno(), 0o600)
         connection = _connected(self.path, LOCK_SECONDS)
         try:

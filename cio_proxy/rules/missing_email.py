@@ -4,6 +4,8 @@ Customer.io creates the person and answers 200. Without the `email` attribute th
 an e-mail: campaigns skip them silently. Later calls may add it, since an identify is a partial
 update, so the rule waits for the end of its window before it says anything.
 
+People with a phone number or a device are reached without e-mail, and are not judged.
+
 Only people whose creation the traffic proves are judged: an identify with a fresh `created_at`, or
 the first identify of all when every existing person is known (`people: complete`). Attributes that the
 configuration names as `required` are judged alike, at the end of the window.
@@ -40,8 +42,8 @@ from cio_proxy.recognise import moment
 
 DAY = 86_400.0
 
-SETTLING: tuple[Kind, ...] = ("form_submit", "merge", "delete", "suppress")
-"""After these a person has an address, or is gone, or needs none: nothing is missing any more."""
+SETTLING: tuple[Kind, ...] = ("form_submit", "merge", "delete", "suppress", "device_add")
+"""After these a person has an address, or is gone, or is reached by push: nothing is missing any more."""
 
 EMAIL = "email"
 
@@ -67,7 +69,9 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
     """At once only where every person is known: an unknown one who was created just now has no e-mail address."""
     if call.kind != "identify":
         return ()
-    return _unknown_person(call, known) if known.people == "complete" and _lacks(call, EMAIL) else ()
+    if known.people != "complete" or not _lacks(call, EMAIL) or _has_phone(call):
+        return ()
+    return _unknown_person(call, known)
 
 
 def _unknown_person(call: Call, known: Known) -> Iterator[Finding]:
@@ -89,11 +93,13 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[F
         identifiers += tuple(call.merged.identifiers())
     if not identifiers:
         return
-    for attribute in dict.fromkeys((EMAIL, *params["required"])):
+    for attribute in dict.fromkeys((EMAIL, *(params["required"] if call.kind != "device_add" else ()))):
         keys = tuple(_given(call, identifier, attribute) for identifier in identifiers)
-        if call.kind in ("delete", "suppress", "merge") or not _lacks(call, attribute):
+        if call.kind in ("delete", "suppress", "merge", "device_add") or not _lacks(call, attribute):
             span = Span(call.at, call.at)
             yield from (Fact(key, span, params["remember"]) for key in keys)
+        elif attribute == EMAIL and _has_phone(call):
+            continue
         elif call.kind == "identify" and outcome.kind == "accepted" and _is_fresh(call, params["new_within"]):
             deadline = Deadline(call.at + params["window"], RULE.id, keys, _finding(call, attribute))
             yield Fact(keys[0]._replace(kind=RULE.id), deadline, params["window"] + DAY)
@@ -140,6 +146,11 @@ def _lacks(call: Call, attribute: str) -> bool:
     if attribute == EMAIL:
         return call.person.id is None or "@" not in call.person.id
     return call.kind == "identify" and call.attributes.get(attribute) in (None, "")
+
+
+def _has_phone(call: Call) -> bool:
+    """Whether somebody can be reached by text message: a product without e-mail is a product (reference 9.10)."""
+    return bool(call.person.phone or call.attributes.get("phone"))
 
 
 def _is_fresh(call: Call, within: float) -> bool:

@@ -180,7 +180,7 @@ async def test_a_file_that_is_corrupt_at_the_start_is_set_aside_and_the_loss_is_
     async with opened(path) as store:
         await store.join_many([Fact(key(str(each)), Span(1, 1), 60) for each in range(200)], (), now=1)
     if how == "garbage":
-        path.write_bytes(b"not a database at all, " * 100)
+        path.write_bytes(b"not a database at all\0" * 100)
     elif how == "torn":
         path.write_bytes(path.read_bytes()[:6000])
     else:
@@ -229,6 +229,15 @@ async def test_a_file_that_is_lost_in_use_is_begun_anew(path: Path, how: str) ->
 
         await eventually(teaches)
         assert (await other.get_many([EVERY], (), 9)).records[EVERY][LOST].value == Span(5, 5)
+
+
+async def test_a_text_of_somebody_is_refused_and_left_as_it_is(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("id,email\n42,ada@example.com\n")
+    path.chmod(0o640)
+    with pytest.raises(Unusable, match="is a text, no file of facts: name another file"):
+        SqliteStore(path)
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("id,email\n42,ada@example.com\n", 0o640)
 
 
 async def test_a_file_of_a_later_version_or_of_another_program_is_refused_and_left_alone(path: Path) -> None:

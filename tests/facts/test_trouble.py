@@ -180,7 +180,7 @@ async def test_an_event_that_races_its_identify_on_another_replica_is_never_refu
 
 
 def garbage(path: Path) -> None:
-    path.write_bytes(b"garbage" * 1_000)
+    path.write_bytes(b"garbage\0" * 1_000)
 
 
 def unreadable(path: Path) -> None:

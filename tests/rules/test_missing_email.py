@@ -66,14 +66,16 @@ def test_an_address_is_remembered_under_each_identifier_whatever_the_answer() ->
 
 
 def test_a_new_person_without_one_has_a_window() -> None:
-    ((kind, workspace, subject, deadline, ttl),) = taught(Person(id="42", phone="+4915112345678"), created_at=NOW)
+    ((kind, workspace, subject, deadline, ttl),) = taught(Person(id="42", cio_id="a3"), created_at=NOW)
     assert (kind, workspace, subject, ttl) == ("missing-email", "w", "id:42", 600.0 + DAY)
     assert isinstance(deadline, Deadline)
     assert (deadline.at, deadline.rule) == (NOW + 600.0, "missing-email")
     assert [key[:3] for key in deadline.watch] == [
         ("has-email", "w", "id:42"),
-        ("has-email", "w", "phone:+4915112345678"),
+        ("has-email", "w", "cio_id:a3"),
     ]
+    assert taught(Person(id="42", phone="+4915112345678"), created_at=NOW) == []
+    assert taught(Person(id="42"), "accepted", created_at=NOW, phone="+4915112345678") == []
 
 
 @pytest.mark.parametrize(
