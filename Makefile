@@ -1,7 +1,7 @@
 # Every target sets up what it needs first; nothing else has to be done by hand.
 PY := .venvs/newest/bin/python
 
-.PHONY: setup check test mutation bench demo run wheel docs
+.PHONY: setup check test mutation bench bench-known demo run wheel docs
 
 setup:
 	@scripts/setup.sh
@@ -22,6 +22,10 @@ test: check
 bench: setup
 	$(PY) bench/engine.py
 	$(PY) bench/proxy.py
+
+# What a request costs and how much memory is used when a million people are known: half an hour. `KNOWN="100000 redis"`.
+bench-known: setup
+	$(PY) bench/known.py $(KNOWN)
 
 # Changes the rules in thousands of small ways: takes minutes. `MUTATION=cio_proxy/rules/x.py` takes one file.
 mutation: setup
