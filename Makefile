@@ -12,7 +12,8 @@ check: setup
 	$(PY) -m mypy
 	.venvs/newest/bin/lint-imports
 
-# The whole suite on the oldest and the newest supported Python; `PYTEST_ADDOPTS` adds options. Half of it waits.
+# The whole suite on the newest supported Python, and on the oldest all but what starts many processes to show what no
+# Python version changes (`once`). `PYTEST_ADDOPTS` adds options. Half of it waits.
 test: check
 	@set -e; newest=$$(readlink .venvs/newest); for version in $$(readlink .venvs/oldest .venvs/newest | uniq); do \
 		echo "pytest on Python $$version"; [ $$version = $$newest ] && which= || which='not once'; \

@@ -32,7 +32,7 @@ from .conftest import Collected
 from .facts import servers
 
 SEAL = sealed_with(b"k" * 32)
-PEOPLE = 700
+PEOPLE = 620
 LATER = 2 * histories.DAY
 """After the last exchange: every deadline has passed."""
 

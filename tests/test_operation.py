@@ -14,6 +14,8 @@ import pytest
 from .conftest import COMMAND, environment, running
 from .test_run import PAIR, fetched
 
+pytestmark = pytest.mark.once
+
 MILLISECONDS = {"email": "ada@example.com", "online": True, "created_at": 1700000000000}
 EXEMPTION = """
 exemptions:

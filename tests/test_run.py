@@ -14,6 +14,8 @@ import pytest
 
 from .conftest import COMMAND, environment, running
 
+pytestmark = pytest.mark.once
+
 SITE, KEY = "f82ad78f695bd32f9d99", "a13c95a0bc44d9f01e27"
 PAIR = base64.b64encode(f"{SITE}:{KEY}".encode()).decode()
 SECRETS = ("ada.lovelace@example.com", "4111111111111111", SITE, KEY, PAIR, "4915112345678")

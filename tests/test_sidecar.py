@@ -16,6 +16,8 @@ from cio_proxy.rules import RULES
 
 from .conftest import running
 
+pytestmark = pytest.mark.once
+
 CONFIG = Path(__file__).parents[1] / "config"
 SIDECAR = CONFIG / "sidecar.yaml"
 RESOURCES: list[dict[str, Any]] = list(yaml.safe_load_all((CONFIG / "kubernetes" / "sidecar.yaml").read_text()))

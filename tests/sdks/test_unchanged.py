@@ -15,6 +15,8 @@ import pytest
 from .conftest import Proxy, need
 from .table import CDP, CLEAN, NODE
 
+pytestmark = pytest.mark.once
+
 HOST = re.compile(rb"(?im)^(host: )[^\r]*")
 
 

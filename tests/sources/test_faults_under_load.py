@@ -28,6 +28,8 @@ from .conftest import read_message, request
 from .test_gateway import serving
 from .test_reconciliation import REQUESTS, Answers, client, identify, upstream
 
+pytestmark = pytest.mark.once
+
 CLIENTS = 20
 KINDS = ("ok", "html", "reset", "cut off", "garbage", "malformed", "refused", "cut", "large")
 JUDGED = {"ok": 1, "html": 1, "reset": 1, "cut off": 1, "garbage": 1, "refused": 1, "cut": 2}

@@ -18,6 +18,8 @@ from mitmproxy.io import FlowReader
 
 from .conftest import read_message, request, upstream
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[2]
 TOOLS = {"mitmdump": (), "mitmweb": ("--no-web-open-browser",)}
 TOKEN = "flows-for-the-test"
