@@ -85,7 +85,7 @@ async def told(
         await store.join_many([workspace.imported(workspace_name, made)], (), now())
     subject = workspace.subject(workspace_name)
     record = (await store.get_many([subject], (), now())).records.get(subject, {})
-    done.complete = workspace.watch(record, now(), None).whole
+    done.complete = workspace.watch(record, now(), await _lost_everywhere(store, now())).whole
     return done
 
 
@@ -133,34 +133,40 @@ async def workspaces(store: Store, now: float) -> list[str]:
 async def standings(store: Store, now: float) -> list[Standing]:
     """What is known of each workspace, by name."""
     records: dict[str, dict[str, Kept]] = {}
-    missed: float | None = None
     for kind in (workspace.OBSERVED, workspace.LOST, workspace.IMPORTED):
         async for key, kept in _living(store, kind, now):
             if key.of != workspace.EVERY:
                 records.setdefault(key.workspace, {})[kind] = kept
-            elif kind == workspace.LOST:
-                missed = _last(kept)
     gone = {key.of: _last(kept) async for key, kept in _living(store, DELETED, now)}
     identifiers: Counter[str] = Counter()
     async for key, kept in _living(store, IDENTIFIED, now):
         if gone.get(key.of, float("-inf")) <= _last(kept):
             identifiers[key.workspace] += 1
+    missed = await _lost_everywhere(store, now)
     names = sorted({*records, *identifiers})
     return [_standing(name, identifiers[name], records.get(name, {}), now, missed) for name in names]
 
 
 def _standing(name: str, identifiers: int, record: Mapping[str, Kept], now: float, missed: float | None) -> Standing:
-    """`missed` is when something was lost of every workspace."""
-    observed = record.get(workspace.OBSERVED)
-    lost, imported = (record.get(kind) for kind in (workspace.LOST, workspace.IMPORTED))
+    observed, lost, imported = (
+        workspace.span(record, kind) for kind in (workspace.OBSERVED, workspace.LOST, workspace.IMPORTED)
+    )
+    losses = [at for at in (lost and lost.last, missed) if at is not None]
     return Standing(
         workspace=name,
         identifiers=identifiers,
-        since=observed.value.first if observed and isinstance(observed.value, Span) else None,
-        lost=max((_last(lost) if lost else missed or 0.0), missed or 0.0) or None,
-        imported=_last(imported) if imported else None,
+        since=observed and observed.first,
+        lost=max(losses, default=None),
+        imported=imported and imported.last,
         complete=workspace.watch(record, now, missed).whole,
     )
+
+
+async def _lost_everywhere(store: Store, now: float) -> float | None:
+    """When something was lost last of which nobody knows the workspace."""
+    record = (await store.get_many([workspace.EVERY], (), now)).records.get(workspace.EVERY, {})
+    lost = workspace.span(record, workspace.LOST)
+    return lost and lost.last
 
 
 async def _living(store: Store, kind: str, now: float) -> AsyncIterator[tuple[Key, Kept]]:

@@ -395,3 +395,15 @@ def test_a_shell_completes_the_names_of_workspaces(line: Line, words: str) -> No
     assert line(CIO_PROXY_CONFIG=config, **completion)[0] == "plain,shop\n"
     broken = line.file("c.yaml", "workspaces: 1\n")
     assert line(CIO_PROXY_CONFIG=broken, **completion)[0] == "\n"
+
+
+async def test_what_was_lost_of_every_workspace_counts_for_each_until_a_later_export() -> None:
+    store = MemoryStore()
+    await store.join_many([workspace.seen("shop", NOW - 90), workspace.lost_everywhere(NOW)], (), NOW)
+    (standing,) = await people.standings(store, NOW)
+    assert (standing.since, standing.lost, standing.imported, standing.complete) == (NOW - 90, NOW, None, False)
+    rows = [Row(2, ("id:42",), False)]
+    assert not (await people.told(store, rows, "shop", SEAL, made=NOW - 1, now=lambda: NOW)).complete
+    assert (await people.told(store, rows, "shop", SEAL, made=NOW + 1, now=lambda: NOW + 2)).complete
+    (standing,) = await people.standings(store, NOW + 2)
+    assert (standing.lost, standing.imported, standing.complete) == (NOW, NOW + 1, True)
