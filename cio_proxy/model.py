@@ -293,6 +293,11 @@ class Call(Made):
         return self.document.raw if self.item is None else None
 
     @property
+    def updates_only(self) -> bool:
+        """True for an identify that makes nobody (reference 2.1: `_update`)."""
+        return self.attributes.get("_update") is True
+
+    @property
     def leads(self) -> bool:
         """True for the one call of an exchange that findings about the whole exchange belong to."""
         return not self.item

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Final, Literal, NamedTuple
@@ -353,3 +353,8 @@ def moment(value: object) -> float | None:
     except ValueError:
         return None
     return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
+
+
+def created(attributes: Mapping[str, object]) -> float | None:
+    """When a person was created, as their attributes say: `created_at`, or `createdAt` on Pipelines."""
+    return moment(attributes.get("created_at", attributes.get("createdAt")))

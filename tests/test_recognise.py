@@ -15,6 +15,7 @@ from cio_proxy.recognise import (
     REACH,
     Part,
     changes,
+    created,
     is_card,
     is_day,
     is_email,
@@ -677,3 +678,18 @@ def test_words_are_plain_without_a_search() -> None:
         assert is_plain(text)
         assert is_impersonal(text)
     assert is_impersonal("Desk_12345 and 67")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "at"),
+    [
+        ({"created_at": 1_750_000_000}, 1_750_000_000),
+        ({"createdAt": "2025-06-15T15:06:40Z"}, 1_750_000_000),
+        ({"created_at": 1_750_000_000, "createdAt": 1}, 1_750_000_000),
+        ({"created_at": None, "createdAt": 1_750_000_000}, None),
+        ({"created": 1_750_000_000}, None),
+        ({}, None),
+    ],
+)
+def test_when_a_person_was_created_is_told_by_either_name(attributes: dict[str, object], at: float | None) -> None:
+    assert created(attributes) == at

@@ -39,7 +39,7 @@ from cio_proxy.model import (
     Span,
     pointer,
 )
-from cio_proxy.recognise import moment
+from cio_proxy.recognise import created
 
 DAY = 86_400.0
 VISITS: tuple[Kind, ...] = ("event", "page", "screen")
@@ -134,7 +134,7 @@ def _key(call: Call, kind: str) -> Key:
 
 
 def _may_be_new(call: Call, within: float) -> bool:
-    if call.attributes.get("_update") is True:
+    if call.updates_only:
         return False
-    created_at = moment(call.attributes.get("created_at", call.attributes.get("createdAt")))
+    created_at = created(call.attributes)
     return created_at is None or created_at >= call.at - within

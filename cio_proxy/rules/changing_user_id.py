@@ -44,7 +44,7 @@ from cio_proxy.model import (
     Sample,
     pointer,
 )
-from cio_proxy.recognise import is_email, moment
+from cio_proxy.recognise import created, is_email
 
 DAY = 86_400.0
 
@@ -98,7 +98,7 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[F
 def _taught(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[Fact]:
     if gone := _leaving(call):
         yield Fact(_gone(call), Sample(GONE, plain=gone), params["remember"])
-    if call.kind == "identify" and outcome.kind == "accepted" and not _is_update_only(call):
+    if call.kind == "identify" and outcome.kind == "accepted" and not call.updates_only:
         for ids, name in _belonging(call):
             yield Fact(ids, Sample(MOST, plain=frozenset({name})), params["remember"])
 
@@ -131,7 +131,7 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
     if call.kind == "event":
         found = _email_as_id(call)
     elif call.kind == "identify":
-        found = None if _is_update_only(call) else _changed(call, known) or _other_case(call, known)
+        found = None if call.updates_only else _changed(call, known) or _other_case(call, known)
         if found is None or found.confidence == "possible":
             found = _two_in_one(call) or _email_as_id(call) or found
     else:
@@ -149,7 +149,7 @@ def _changed(call: Call, known: Known) -> Finding | None:
             continue
         shared = len(before.hashes) >= known.params["shared_by"]
         if ids.subject.startswith("user:"):
-            return _moved(call, "possible" if shared or _created_at(call) is None else "certain")
+            return _moved(call, "possible" if shared or created(call.attributes) is None else "certain")
         first = known.span(ids._replace(kind=IDENTIFIED))
         return _second_id(call, "possible" if shared else "certain", () if first is None else (first.origin.exchange,))
     return None
@@ -249,7 +249,7 @@ def _belonging(call: Call) -> Iterator[tuple[Key, str]]:
         yield Key("ids-of", call.workspace, f"email:{person.email}"), _name(person.id)
     key = person.id or person.email
     if key and "@" in key and (own := _own(call)) and _is_own_mailbox(key.lower()):
-        yield Key("ids-of", call.workspace, f"user:{own}\0{_created_at(call)}"), _name(key)
+        yield Key("ids-of", call.workspace, f"user:{own}\0{created(call.attributes)}"), _name(key)
 
 
 def _leaving(call: Call) -> frozenset[str]:
@@ -279,10 +279,6 @@ def _are_gone(people: Sample, call: Call, known: Known) -> bool:
         return True
     beyond = gone.hashes[-1] if len(gone.hashes) >= gone.limit else None
     return all(each in gone.hashes or (beyond is not None and each > beyond) for each in people.hashes)
-
-
-def _created_at(call: Call) -> float | None:
-    return moment(call.attributes.get("created_at", call.attributes.get("createdAt")))
 
 
 def _name(id: str) -> str:
@@ -328,10 +324,6 @@ def _is_keyed_by_id(call: Call) -> bool:
         return call.person.cio_id is None and b"@" not in path and b"%40" not in path
     identifiers = call.body.get("identifiers")
     return call.api == "pipelines" or (isinstance(identifiers, dict) and identifiers.get("id") is not None)
-
-
-def _is_update_only(call: Call) -> bool:
-    return call.attributes.get("_update") is True
 
 
 def _gone(call: Call) -> Key:

@@ -38,7 +38,7 @@ from cio_proxy.model import (
     Span,
     pointer,
 )
-from cio_proxy.recognise import moment
+from cio_proxy.recognise import created
 
 DAY = 86_400.0
 
@@ -93,7 +93,7 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[F
         identifiers += tuple(call.merged.identifiers())
     if not identifiers:
         return
-    for attribute in dict.fromkeys((EMAIL, *(params["required"] if call.kind != "device_add" else ()))):
+    for attribute in _asked(call, params):
         keys = tuple(_given(call, identifier, attribute) for identifier in identifiers)
         if call.kind in ("delete", "suppress", "merge", "device_add") or not _lacks(call, attribute):
             span = Span(call.at, call.at)
@@ -103,6 +103,11 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[F
         elif call.kind == "identify" and outcome.kind == "accepted" and _is_fresh(call, params["new_within"]):
             deadline = Deadline(call.at + params["window"], RULE.id, keys, _finding(call, attribute))
             yield Fact(keys[0]._replace(kind=RULE.id), deadline, params["window"] + DAY)
+
+
+def _asked(call: Call, params: Mapping[str, Any]) -> Iterable[str]:
+    """What a call may settle or lack: a device makes up for an address, and for nothing else."""
+    return (EMAIL,) if call.kind == "device_add" else dict.fromkeys((EMAIL, *params["required"]))
 
 
 def due(deadline: Deadline, known: Known) -> Iterator[Finding]:
@@ -141,7 +146,7 @@ def _finding(call: Call, attribute: str) -> Finding:
 
 
 def _lacks(call: Call, attribute: str) -> bool:
-    if call.attributes.get("_update") is True or any(each.startswith(f"{attribute}:") for each in call.identifiers):
+    if call.updates_only or any(each.startswith(f"{attribute}:") for each in call.identifiers):
         return False
     if attribute == EMAIL:
         return call.person.id is None or "@" not in call.person.id
@@ -154,5 +159,5 @@ def _has_phone(call: Call) -> bool:
 
 
 def _is_fresh(call: Call, within: float) -> bool:
-    created = moment(call.attributes.get("created_at", call.attributes.get("createdAt")))
-    return created is not None and abs(call.at - created) <= within
+    at = created(call.attributes)
+    return at is not None and abs(call.at - at) <= within

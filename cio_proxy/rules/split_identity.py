@@ -37,7 +37,7 @@ from cio_proxy.model import (
     RuleInfo,
     Span,
 )
-from cio_proxy.recognise import moment
+from cio_proxy.recognise import created
 
 DAY = 86_400.0
 
@@ -96,13 +96,9 @@ def review(call: Call, outcome: Outcome, known: Known) -> Iterator[Fact]:
         if new or any(known.span(Key("alone", call.workspace, each)) for each in identifiers):
             seen = Span(call.at, call.at)
             yield from (Fact(Key("joined-identity", call.workspace, each), seen, ttl) for each in identifiers)
-    elif new and call.kind == "identify" and outcome.of(call) == "accepted" and not _is_update_only(call):
+    elif new and call.kind == "identify" and outcome.of(call) == "accepted" and not call.updates_only:
         origin = Origin(call.exchange.id, call.exchange.connection)
         yield Fact(Key("alone", call.workspace, new[0]), Span(call.at, call.at, origin), ttl)
-        created_at = moment(call.attributes.get("created_at", call.attributes.get("createdAt")))
+        created_at = created(call.attributes)
         if created_at is not None and abs(call.at - created_at) <= known.params["new_within"]:
             yield Fact(Key("made-alone", call.workspace, new[0]), Span(created_at, call.at), ttl)
-
-
-def _is_update_only(call: Call) -> bool:
-    return call.attributes.get("_update") is True

@@ -51,7 +51,7 @@ from cio_proxy.model import (
     Sample,
     Span,
 )
-from cio_proxy.recognise import moment
+from cio_proxy.recognise import created, moment
 
 DAY = 86_400.0
 CLOCK_SKEW = 300.0
@@ -110,7 +110,7 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
     """An event for an unknown person (only when all people are known), or the identify that comes too late."""
     if known.people == "complete":
         return _unknown_person(call, known) if call.kind == "event" else ()  # and not again once they are identified
-    if call.kind == "identify" and not _is_update_only(call) and (found := _late(call, known)):
+    if call.kind == "identify" and not call.updates_only and (found := _late(call, known)):
         return _late_identify(call, known, *found)
     return ()
 
@@ -148,7 +148,7 @@ def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Fact]:
             return ()
         order = RIGHT
     else:
-        found = None if _is_update_only(call) else _late(call, known)
+        found = None if call.updates_only else _late(call, known)
         if found is None or not _counts(call, found[1], known) or _is_old(call, found[1]):
             return ()
         order = WRONG
@@ -162,7 +162,7 @@ def _is_backfill(call: Call) -> bool:
 
 
 def _is_old(call: Call, event: Span) -> bool:
-    created_at = _created_at(call)
+    created_at = created(call.attributes)
     return created_at is not None and created_at < event.first - CLOCK_SKEW
 
 
@@ -192,7 +192,7 @@ def _unknown_person(call: Call, known: Known) -> Iterator[Finding]:
 
 def _late_identify(call: Call, known: Known, identifier: str, event: Span) -> Iterator[Finding]:
     gap = call.at - event.first
-    created_at = _created_at(call)
+    created_at = created(call.attributes)
     if created_at is not None:
         if created_at < max(event.first - CLOCK_SKEW, known.since):
             return  # there before the event, or before anybody looked
@@ -246,10 +246,6 @@ def _usual(call: Call, known: Known) -> float:
     return wrong if enough else 0
 
 
-def _created_at(call: Call) -> float | None:
-    return moment(call.attributes.get("created_at", call.attributes.get("createdAt")))
-
-
 def _finding(call: Call, event: Span, message: str, confidence: Confidence) -> Finding:
     return RULE.finding(
         call.person_at,
@@ -271,7 +267,3 @@ def _is_identified(call: Call, known: Known, identifier: str) -> bool:
     identified = known.span(Key(IDENTIFIED, call.workspace, identifier))
     deleted = known.span(Key(DELETED, call.workspace, identifier))
     return identified is not None and (deleted is None or identified.last + MINUTE >= deleted.last)
-
-
-def _is_update_only(call: Call) -> bool:
-    return call.attributes.get("_update") is True
