@@ -16,6 +16,7 @@ from cio_proxy.apis import path_of
 from cio_proxy.apis.credentials import Keyring
 from cio_proxy.audit import sealed_with
 from cio_proxy.model import Region, UpstreamProxy, WorkspaceSettings
+from cio_proxy.sources.mitm.listeners import listener_of
 from cio_proxy.sources.mitm.upstreams import Hop, Place, Target, Upstreams, declared_length, host_of
 
 ROUTE: Final = "cio_proxy_route"
@@ -38,7 +39,7 @@ class Route:
 
 
 class Router:
-    """An addon that sends each request to its upstream, and a body of over `max_body` bytes as it comes.
+    """An addon that sends each exchange to its upstream, and a body of over `max_body` bytes as it comes.
 
     A workspace that was redirected to the other region, and accepted there, is sent there at once from then on; so is
     one whose redirect could not be followed, so that it can try again.
@@ -64,7 +65,9 @@ class Router:
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Set the target, and `Host` in its place; with an absolute target, that too."""
-        request = flow.request
+        request, listener = flow.request, listener_of(flow.client_conn)
+        if listener == "inbound":
+            return
         if (length := declared_length(request)) is not None and length > self._max_body:
             request.stream = True
         asked = place = self._upstreams.place(host_of(request), path_of(request.data.path))
