@@ -667,6 +667,11 @@ def _changed(settings: Settings, path: str, value: Any) -> Settings:
 
 def _warnings(settings: Settings, rules: Sequence[RuleInfo]) -> list[str]:
     lines = []
+    if settings.explicit is not None and not settings.explicit.is_loopback:
+        lines.append(
+            f"explicit: whoever reaches {settings.explicit} can connect to anything through it, and nobody is asked "
+            "for a password; bind it to 127.0.0.1 or keep others away"
+        )
     for rule in rules:
         said = settings.rule(rule.id)
         block, report = said.block or settings.block, said.report or settings.report

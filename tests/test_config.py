@@ -576,3 +576,10 @@ def test_a_proxys_password_is_never_shown() -> None:
 def test_the_inbound_listener_and_the_app_need_each_other(content: str, told: str) -> None:
     (line,) = mistakes(content)
     assert line.startswith(told)
+
+
+@pytest.mark.parametrize(("host", "open_to_others"), [("0.0.0.0", True), ("127.0.0.1", False), ("localhost", False)])
+def test_an_explicit_proxy_that_others_can_reach_is_told_of(host: str, open_to_others: bool) -> None:
+    told = [line for line in loaded(f"explicit: {host}:8888\n").warnings if line.startswith("explicit: ")]
+    assert len(told) == open_to_others
+    assert all(f"whoever reaches {host}:8888 can connect to anything" in line for line in told)

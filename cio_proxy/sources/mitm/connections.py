@@ -32,8 +32,8 @@ from mitmproxy.proxy.server import ConnectionIO
 
 from cio_proxy.model import Address, Listener, TimeoutSettings
 from cio_proxy.sources.mitm.hooks import Hooks
-from cio_proxy.sources.mitm.listeners import ExplicitMode, InboundMode, OutboundMode, listener_of
-from cio_proxy.sources.mitm.streams import SWITCHING, Begin, Http
+from cio_proxy.sources.mitm.listeners import ExplicitMode, InboundMode, OutboundMode, audited, listener_of
+from cio_proxy.sources.mitm.streams import SWITCHING, Begin, Http, PipeOpenHook
 from cio_proxy.sources.mitm.wire import Excuse, Http1Server
 
 LAST_SECONDS = 1.0
@@ -102,6 +102,10 @@ class Connection(mode_servers.ProxyConnectionHandler):
         self._events: deque[events.Event] = deque()
         self._busy = False
         """True while an event is passed on."""
+        self.piped = False
+        """True once bytes pass that nobody here reads."""
+        self.asked = False
+        """True while the client was the last to send something."""
         self._writer: asyncio.StreamWriter | mitmproxy_rs.Stream | None = None
         self._unsent: list[bytes] = []
         """What goes to `_writer`."""
@@ -180,6 +184,8 @@ class Connection(mode_servers.ProxyConnectionHandler):
 
     def _pass_on(self, event: events.Event) -> None:
         self.timeout_watchdog.register_activity()
+        if isinstance(event, events.DataReceived):
+            self.asked = event.connection is self.client
         try:
             for command in self.layer.handle_event(event):
                 if isinstance(command, commands.SendData):
@@ -241,6 +247,9 @@ class Connection(mode_servers.ProxyConnectionHandler):
             self._tunnels.add(hook.flow.server_conn)
         elif isinstance(hook, TlsEstablishedServerHook):
             self._tunnels.clear()
+        elif isinstance(hook, PipeOpenHook):
+            self._tunnels.clear()
+            self.piped = True
         if self._connections.hooks.waits(hook):
             task = asyncio.create_task(self.hook_task(hook))
             if not task.done():
@@ -372,7 +381,8 @@ class Connections(Proxyserver):
 
     def request(self, flow: http.HTTPFlow) -> None:
         """Start waiting for the upstream."""
-        if flow.response is None and flow.error is None and listener_of(flow.client_conn) != "inbound":
+        wanted = audited(flow) and listener_of(flow.client_conn) != "inbound"
+        if flow.response is None and flow.error is None and wanted:
             self._wait(flow, self.timeouts.response)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
@@ -417,7 +427,8 @@ class Connections(Proxyserver):
             for connection in list(self.connections.values()):
                 heard = connection.timeout_watchdog.last_activity
                 last, quiet = looks.get(connection, (heard, 0))
-                quiet = 0 if heard != last or connection.client.id in busy else quiet + 1
+                waits = connection.client.id in busy or (connection.piped and connection.asked)
+                quiet = 0 if heard != last or waits else quiet + 1
                 looks[connection] = (heard, quiet)
                 if quiet == QUIET_LOOKS:
                     closed.append(connection.drop_client())

@@ -28,10 +28,11 @@ from cio_proxy.model import Address, Listener, Settings
 from cio_proxy.sources.mitm import wire
 from cio_proxy.sources.mitm.addon import READ_UP_TO, AuditAddon
 from cio_proxy.sources.mitm.connections import Connections, reason
+from cio_proxy.sources.mitm.explicit import Customerio, Distrust, Explicit
 from cio_proxy.sources.mitm.inbound import Inbound
 from cio_proxy.sources.mitm.listeners import audited, listener_of, mode
 from cio_proxy.sources.mitm.router import Router
-from cio_proxy.sources.mitm.streams import AppStream, Begin, Stream
+from cio_proxy.sources.mitm.streams import AppStream, Begin, ExplicitStream, Stream
 from cio_proxy.sources.mitm.trouble import Trouble
 from cio_proxy.sources.mitm.upstreams import Upstreams, target_of
 from cio_proxy.sources.mitm.wire import Excuse
@@ -73,6 +74,7 @@ class Door:
         """Where each listener listens, once it does."""
         upstreams = Upstreams(upstream, settings.upstreams, eu=sandbox_eu)
         emulated = frozenset(map(target_of, filter(None, (upstream, sandbox_eu)))) if sandbox else frozenset()
+        self._looks_into = Customerio(settings.upstreams)
         self._router = Router(
             upstreams,
             settings.max_audited_body,
@@ -103,6 +105,7 @@ class Door:
         wire.install()
         # It logs a failed start in its own words, and so would we.
         logging.getLogger("mitmproxy.addons.proxyserver").setLevel(logging.CRITICAL)
+        logging.getLogger("mitmproxy.proxy.server").setLevel(logging.ERROR)  # and each connection that fails
         excuses: dict[str, Excuse] = {}
         connections = Connections(
             settings.timeouts,
@@ -112,6 +115,7 @@ class Door:
             failed=self._audit.failed,
         )
         inbound = [] if settings.app is None else [self._inbound(settings.app)]
+        explicit = [] if settings.explicit is None else [Explicit(self._looks_into)]
         options = Options()
         master = Master(options, event_loop=asyncio.get_running_loop())
         master.addons.add(
@@ -121,7 +125,9 @@ class Door:
             next_layer.NextLayer(),
             tlsconfig.TlsConfig(),
             AltSvc(),
+            Distrust(certificates / "mitmproxy-ca-cert.pem"),
             *inbound,
+            *explicit,
             self._audit,
             self._router,
             connections,
@@ -162,7 +168,13 @@ class Door:
         app = self._auditor.settings.app or ""
         return {
             "outbound": begin,
-            "explicit": begin,
+            "explicit": partial(
+                ExplicitStream,
+                router=self._router,
+                trouble=self._trouble,
+                excuses=excuses,
+                looks_into=self._looks_into,
+            ),
             "inbound": partial(AppStream, app=app, trouble=self._app_trouble, excuses=excuses),
         }
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from mitmproxy.connection import ConnectionState
-from mitmproxy.proxy import events
+from mitmproxy import http
+from mitmproxy.connection import ConnectionState, Server
+from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layer import CommandGenerator
+from mitmproxy.proxy.layer import CommandGenerator, NextLayer
 from mitmproxy.proxy.layers import TCPLayer
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream, SendHttp
 from mitmproxy.proxy.layers.http._events import (
@@ -21,7 +23,9 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseHeaders,
     ResponseProtocolError,
 )
+from mitmproxy.proxy.layers.http._upstream_proxy import HttpUpstreamProxy
 
+from cio_proxy.apis.refusals import union_error
 from cio_proxy.sources.mitm.router import Router
 from cio_proxy.sources.mitm.trouble import Trouble, in_words
 from cio_proxy.sources.mitm.upstreams import Hop
@@ -60,6 +64,14 @@ def fork(context: Context) -> Context:
     return forked
 
 
+@dataclass
+class PipeOpenHook(commands.StartHook):
+    """From now on bytes pass between a client and a server, whatever they mean."""
+
+    data: Server
+    blocking = False
+
+
 class PipedStream(HttpStream):
     """One exchange. Once both sides agree on another protocol, a WebSocket's too, bytes pass and nothing is kept."""
 
@@ -72,6 +84,7 @@ class PipedStream(HttpStream):
         self.child_layer = TCPLayer(self.context, ignore=True)
         self._handle_event = self.passthrough
         yield from self.child_layer.handle_event(events.Start())
+        yield PipeOpenHook(self.context.server)
         yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
 
 
@@ -173,3 +186,56 @@ class Stream(PipedStream):
         """Close the connection: through a proxy it may lead to both regions, and it is busy with the redirect."""
         left = RequestProtocolError(self.stream_id, "redirected", ErrorCode.GENERIC_CLIENT_ERROR)
         yield SendHttp(left, self.context.server)
+
+
+class Tunnel(HttpUpstreamProxy):
+    """A way to a server through the HTTP proxy that `via` of its connection names."""
+
+    def __init__(self, context: Context, proxy: Server, send_connect: bool) -> None:
+        super().__init__(context, proxy, send_connect)
+        self.child_layer = TCPLayer(context, ignore=True)
+
+    def receive_handshake_data(self, data: bytes) -> CommandGenerator[tuple[bool, str | None]]:
+        """Read what the proxy answers."""
+        connected, error = yield from super().receive_handshake_data(data)
+        if connected:
+            yield PipeOpenHook(self.tunnel_connection)
+        return connected, error
+
+
+class ExplicitStream(Stream):
+    """One exchange of a client that knows of the proxy. `looks_into` says which hosts and ports are Customer.io's."""
+
+    def __init__(
+        self,
+        context: Context,
+        stream_id: int,
+        router: Router,
+        trouble: Trouble,
+        excuses: dict[str, Excuse],
+        looks_into: Callable[[str, int], bool],
+    ) -> None:
+        super().__init__(context, stream_id, router, trouble, excuses)
+        self._looks_into = looks_into
+
+    def handle_connect_regular(self) -> CommandGenerator[None]:
+        """Answer a `CONNECT`: Customer.io is spoken to by us, and any other site by the client itself."""
+        server = self.context.server
+        if self._looks_into(self.flow.request.host, self.flow.request.port):
+            self.child_layer = NextLayer(self.context)
+        elif (via := self._router.via) is not None:
+            server.via = via
+            self.child_layer = Tunnel.make(self.context, True)[0]
+        elif error := (yield commands.OpenConnection(server)):
+            _, why = self._excuses.pop(self.context.client.id, (BAD_GATEWAY, error))
+            self.flow.response = refusal(f"{self.flow.request.host} cannot be reached: {in_words(why)}")
+        else:
+            self.child_layer = TCPLayer(self.context, ignore=True)
+            yield PipeOpenHook(server)
+        yield from self.handle_connect_finish()
+
+
+def refusal(message: str) -> http.Response:
+    """A 502 for a `CONNECT`."""
+    body = union_error(BAD_GATEWAY, "bad_gateway", f"cio-proxy: {message}")
+    return http.Response.make(BAD_GATEWAY, body, {"Content-Type": "application/json"})
