@@ -27,18 +27,17 @@ from cio_proxy.model import (
     METHODS,
     MINUTE,
     NOTHING,
-    Api,
     Call,
     Deadline,
     Exchange,
     Exemption,
     Fact,
     Finding,
+    Form,
     Groups,
     Json,
     Kept,
     Key,
-    Kind,
     Known,
     Outcome,
     People,
@@ -68,6 +67,10 @@ KEYS = 5_000
 """How many of the latest subjects, members and labels have their sealed form at hand."""
 SHAPES = 1_000
 """How many sets of labels that are taught together are at hand."""
+FORMS = 1_000
+"""For how many forms of calls it is at hand which rules they concern."""
+LARGEST = 10_000
+"""Bytes of the largest call whose form is remembered."""
 FRESH = 0.9
 """The part of a fact's time to live above which it is not taught again only to live longer."""
 FORGOTTEN = "facts were lost or forgotten"
@@ -120,7 +123,7 @@ type Taught = tuple[Subject, str, Value, float]
 
 
 class Plan(NamedTuple):
-    """The rules that look at calls of one API and kind, by what they have to say about them: each with its function."""
+    """The rules that look at calls of one form, by what they have to say about them: each with its function."""
 
     needs: tuple[tuple[Rule, Callable[[Call, People], Iterable[Key]]], ...]
     learn: tuple[tuple[Rule, Callable[[Call, Outcome, Params], Iterable[Fact]], Params], ...]
@@ -272,7 +275,7 @@ class Engine:
         self._keyring = Keyring(settings.workspaces, seal)
         self._clients = Clients(settings.clients)
         self._params = {rule.info.id: self._params_of(rule) for rule in self.rules}
-        self._plans: dict[tuple[Api, Kind], Plan] = {}
+        self._plans: dict[Form, Plan] = {}
 
     def open(self, exchange: Exchange) -> Opened:
         """Read an exchange into its calls and gather what its rules need to know."""
@@ -528,18 +531,34 @@ class Engine:
         )
 
     def _plan(self, call: Call) -> Plan:
-        plan = self._plans.get((call.api, call.kind))
+        plan = self._plans.get(call.form)
         if plan is None:
-            rules = [rule for rule in self.rules if call.kind in rule.info.kinds and call.api in rule.info.apis]
-            params = self._params
-            plan = self._plans[call.api, call.kind] = Plan(
-                needs=tuple((rule, rule.needs) for rule in rules if rule.needs is not None),
-                learn=tuple((rule, rule.learn, params[rule.info.id]) for rule in rules if rule.learn is not None),
-                check=tuple((rule, rule.check, params[rule.info.id]) for rule in rules if rule.check is not None),
-                review=tuple((rule, rule.review, params[rule.info.id]) for rule in rules if rule.review is not None),
-                tells=call.kind in people.TELLING,
-            )
+            if len(self._plans) >= FORMS:
+                self._plans.clear()
+            plan = self._planned(call.form)
+            if call.size <= LARGEST:
+                self._plans[call.form] = plan
         return plan
+
+    def _planned(self, form: Form) -> Plan:
+        rules = [rule for rule in self.rules if self._is_concerned(rule, form)]
+        params = self._params
+        return Plan(
+            needs=tuple((rule, rule.needs) for rule in rules if rule.needs is not None),
+            learn=tuple((rule, rule.learn, params[rule.info.id]) for rule in rules if rule.learn is not None),
+            check=tuple((rule, rule.check, params[rule.info.id]) for rule in rules if rule.check is not None),
+            review=tuple((rule, rule.review, params[rule.info.id]) for rule in rules if rule.review is not None),
+            tells=form.kind in people.TELLING,
+        )
+
+    def _is_concerned(self, rule: Rule, form: Form) -> bool:
+        if form.kind not in rule.info.kinds or form.api not in rule.info.apis:
+            return False
+        try:
+            return rule.concerns is None or rule.concerns(form)
+        except (Exception, Overdue) as error:
+            self._rule_error(rule.info.id, error)
+            return True
 
     def _runs(self, rule: Rule) -> bool:
         is_on = self.settings.rule(rule.info.id).action != "off"

@@ -312,6 +312,13 @@ class Call(Made):
         """The identifier that stands for the person, as `kind:value`."""
         return self.identifiers[0] if self.identifiers else self.person.main()
 
+    @once
+    def form(self) -> Form:
+        """How this call is built."""
+        body, attributes, data = tuple(self.body), tuple(self.attributes), tuple(self.data)
+        said = self.name, body, attributes, data, bool(self.person.anonymous), bool(self.document.faults)
+        return Form._make((self.api, self.kind, self.endpoint, self.item is None, *said))
+
     def holds(self, where: str) -> bool:
         """Whether a pointer leads into the attributes or the event data, where an app names things itself."""
         held = ((self.attributes, self.attributes_at), (self.data, self.data_at))
@@ -332,6 +339,25 @@ class Call(Made):
         """A hash of this call's JSON: of its bytes as sent, or of what was read of one item of a batch."""
         sent = self.document.raw if self.item is None else repr(self.body).encode("utf-8", "surrogatepass")
         return blake2b(sent, digest_size=16).hexdigest()
+
+
+class Form(NamedTuple):
+    """How a call is built, without any value that is in it: an app sends many calls of few forms."""
+
+    api: Api
+    kind: Kind
+    endpoint: str
+    alone: bool
+    """False for an item of a batch."""
+    name: str | None
+    body: tuple[str, ...]
+    """The names in it, as in the two below."""
+    attributes: tuple[str, ...]
+    data: tuple[str, ...]
+    anonymous: bool
+    """Whether there is an anonymous id."""
+    faulty: bool
+    """Whether a strict reader would refuse the body."""
 
 
 def pointer(*parts: str | int) -> str:
