@@ -51,6 +51,7 @@ from cio_proxy.model import (
     Unavailable,
     Value,
     Verdict,
+    made,
 )
 from cio_proxy.rules import Rule
 from cio_proxy.watchdog import Overdue
@@ -99,7 +100,7 @@ class Sealer:
         @lru_cache(KEYS)
         def subject(workspace: str, text: str, named: bool) -> Subject:
             shown = named and masked(text) == text
-            return Subject(workspace, text if shown else seal(f"{workspace}\0{text}"))
+            return made(Subject, (workspace, text if shown else seal(f"{workspace}\0{text}")))
 
         @lru_cache(KEYS)
         def label(name: str) -> str:
@@ -115,7 +116,8 @@ class Sealer:
 
     def key(self, key: Key) -> Key:
         """A key with its subject sealed; for every kind the same."""
-        return Key(key.kind, *self.subject(key.workspace, key.subject, key.named))
+        kind, workspace, text, named = key
+        return made(Key, (kind, *self.subject(workspace, text, named), False))
 
 
 type Taught = tuple[Subject, str, Value, float]
@@ -231,7 +233,7 @@ class _Known:
         if not self._flying:
             return False
         kind, workspace, text, named = key
-        return Key(kind, *self._subject(workspace, text, named)) in self._flying
+        return (kind, *self._subject(workspace, text, named), False) in self._flying
 
     def _value(self, key: Key) -> Value | None:
         kind, workspace, text, named = key
@@ -363,7 +365,7 @@ class Engine:
                 _add(taught, records)  # type: ignore[arg-type]  # a copy, since there are more calls
         if opened.subjects and (opened.missed is not None or opened.exchange.at - opened.watch.until >= MINUTE):
             facts += _news([_of_store(fact) for fact in self._of_workspace(opened)], opened)
-        return Settled(tuple(facts), tuple(findings))
+        return made(Settled, (tuple(facts), tuple(findings)))
 
     def expire(
         self, deadlines: Sequence[tuple[Key, Deadline]], reading: Reading, now: float, missed: float | None = None
@@ -480,15 +482,17 @@ class Engine:
         seal = self.sealer.subject
         for (kind, workspace_name, text, named), value, ttl, is_announced in facts:
             subject = seal(workspace_name, text, named)
-            says = value if type(value) is Span else self._sealed(value, call, opened)
+            if isinstance(value, Deadline):
+                says: Value = self._sealed(value, call, opened)
+            else:
+                says = value.sealed(self.sealer)
             taught.append((subject, kind, says, ttl))
             if is_announced and announced is not None:
-                announced.add(Key(kind, *subject))
+                announced.add(made(Key, (kind, *subject, False)))
 
-    def _sealed(self, value: Value, call: Call, opened: Opened) -> Value:
-        if isinstance(value, Deadline):
-            value = replace(value, seed=self._completed(value.seed, call, opened, 0, "logged"))
-        return value.sealed(self.sealer)
+    def _sealed(self, deadline: Deadline, call: Call, opened: Opened) -> Deadline:
+        seed = self._completed(deadline.seed, call, opened, 0, "logged")
+        return replace(deadline, seed=seed).sealed(self.sealer)
 
     def _of_workspace(self, opened: Opened) -> Iterable[Fact]:
         yield workspace.seen(opened.workspace, opened.exchange.at)
@@ -579,7 +583,7 @@ def _news(taught: Iterable[Taught], opened: Opened) -> list[Fact]:
             old, expiry = kept
             if type(old) is type(value) and expiry - at >= FRESH * ttl and not old.lacks(value):  # type: ignore[arg-type]
                 continue
-        news.append(Fact(Key(kind, *subject), value, ttl))
+        news.append(made(Fact, (made(Key, (kind, *subject, False)), value, ttl, False)))
     return news
 
 

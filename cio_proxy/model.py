@@ -75,6 +75,10 @@ type Seal = Callable[[str], str]
 """A keyed hash: text in, 16 hexadecimal digits out. The same text gives the same digits only under the same key."""
 
 
+made: Final = tuple.__new__
+"""A named tuple of all its fields, in their order: what its constructor does, in half the time."""
+
+
 # --- what travelled ----------------------------------------------------------------------------
 
 
@@ -317,7 +321,7 @@ class Call(Made):
         """How this call is built."""
         body, attributes, data = tuple(self.body), tuple(self.attributes), tuple(self.data)
         said = self.name, body, attributes, data, bool(self.person.anonymous), bool(self.document.faults)
-        return Form._make((self.api, self.kind, self.endpoint, self.item is None, *said))
+        return made(Form, (self.api, self.kind, self.endpoint, self.item is None, *said))
 
     def holds(self, where: str) -> bool:
         """Whether a pointer leads into the attributes or the event data, where an app names things itself."""
@@ -480,7 +484,7 @@ class Key(NamedTuple):
     @property
     def of(self) -> Subject:
         """The subject of a sealed key."""
-        return Subject(self.workspace, self.subject)
+        return made(Subject, self[1:3])
 
 
 class Origin(NamedTuple):
