@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeGuard
 
 from cio_proxy import apis, policy
@@ -77,6 +78,7 @@ FRESH = 0.9
 FORGOTTEN = "facts were lost or forgotten"
 CLEAN = Verdict()
 UNREAD = Reading()
+_SUBJECT = itemgetter(0)
 UNWATCHED = Watch(0.0)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?![0-9a-f])")
 
@@ -176,6 +178,21 @@ class Settled(NamedTuple):
     findings: tuple[Finding, ...]
 
 
+def _asked[V](form: type[V]) -> Callable[[_Known, Key], V | None]:
+    """What is asked for by key, if it is of this form."""
+
+    def ask(known: _Known, key: Key) -> V | None:
+        kind, workspace, text, named = key
+        record = known._records.get(known._subject(workspace, text, named))
+        if record is None or (kept := record.get(kind)) is None:
+            known.doubt = known._lossy
+            return None
+        value = kept[0]
+        return value if type(value) is form else None
+
+    return ask
+
+
 class _Known:
     """What one rule after the other may ask about an exchange; `params` are those of the rule that asks.
 
@@ -217,31 +234,15 @@ class _Known:
         self._flying = in_flight
         self._subject = subject
 
-    def span(self, key: Key) -> Span | None:
-        value = self._value(key)
-        return value if type(value) is Span else None
-
-    def sample(self, key: Key) -> Sample | None:
-        value = self._value(key)
-        return value if type(value) is Sample else None
-
-    def groups(self, key: Key) -> Groups | None:
-        value = self._value(key)
-        return value if type(value) is Groups else None
+    span = _asked(Span)
+    sample = _asked(Sample)
+    groups = _asked(Groups)
 
     def in_flight(self, key: Key) -> bool:
         if not self._flying:
             return False
         kind, workspace, text, named = key
         return (kind, *self._subject(workspace, text, named), False) in self._flying
-
-    def _value(self, key: Key) -> Value | None:
-        kind, workspace, text, named = key
-        record = self._records.get(self._subject(workspace, text, named))
-        if record is not None and (kept := record.get(kind)) is not None:
-            return kept.value
-        self.doubt = self._lossy
-        return None
 
 
 class Engine:
@@ -292,8 +293,7 @@ class Engine:
             plan = self._plan(call)
             taught = self._taught(plan, call, presumed, opened, announced)
             parts.append((call, plan, taught))
-            for each in taught:
-                subjects.add(each[0])
+            subjects.update(map(_SUBJECT, taught))
             for rule, needs in plan.needs:
                 try:
                     for _, workspace_name, text, named in needs(call, self.settings.people):

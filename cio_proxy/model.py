@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
-from itertools import islice
+from itertools import islice, repeat
 from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, Protocol, Self, dataclass_transform, get_args
@@ -411,10 +411,14 @@ DEEPEST: Final = 4
 """How many objects and lists within each other a shape shows."""
 LONGEST: Final = 50
 """How many members of an object or a list it shows."""
+SIMPLE: Final = frozenset({str, int, float, bool})
 
 
 def shape(fields: Mapping[str, Json], depth: int = DEEPEST) -> Shape:
     """What is in an object, but for null and what is empty. The name of a member of a list is empty."""
+    kinds = tuple(map(type, fields.values()))
+    if len(kinds) <= LONGEST and SIMPLE.issuperset(kinds) and "" not in fields.values():
+        return tuple(zip(fields, kinds, repeat(())))
     found: list[tuple[str, type, Shape]] = []
     for name, value in fields.items() if len(fields) <= LONGEST else islice(fields.items(), LONGEST):
         kind = type(value)
@@ -549,23 +553,26 @@ class Sample:
     def join(self, other: Sample) -> Sample:
         """The smallest `limit` members of both."""
         limit = min(self.limit, other.limit)
-        hashes = tuple(sorted({*self.hashes, *other.hashes})[:limit])
+        hashes = tuple(dict.fromkeys(sorted(self.hashes + other.hashes)))[:limit]
         return Sample(limit, hashes, self.plain | other.plain)
 
     def lacks(self, other: Sample) -> bool:
         """Whether joining another one says anything new."""
-        mine = self.hashes
-        last = mine[-1] if len(mine) >= self.limit else MEMBERS
+        mine, last = self.hashes, self.reach()
         for each in other.hashes:  # noqa: SIM110 (a third of the time)
             if each < last and each not in mine:
                 return True
         return False
 
+    def reach(self) -> int:
+        """From which hash on none is taken in."""
+        return self.hashes[-1] if len(self.hashes) >= self.limit else MEMBERS
+
     def sealed(self, sealing: Sealing) -> Sample:
         """The same set with every plain member hashed."""
         limit, hashes, plain = self.limit, self.hashes, self.plain
         if len(plain) == 1 and not hashes:
-            return Sample(limit, tuple(map(sealing.member, plain)))
+            return Sample(limit, (sealing.member(*plain),))
         return Sample(limit, tuple(sorted({*hashes, *map(sealing.member, plain)})[:limit]))
 
     def count(self) -> float:
@@ -584,6 +591,10 @@ class Groups:
 
     limit: int
     samples: Mapping[str, Sample]
+    least: int = field(default=-1, compare=False, repr=False)
+    """The smallest hash under all labels, where they share one set."""
+    reach: int = field(default=-1, compare=False, repr=False)
+    """From which hash on nothing is new under any of the labels, once somebody asked."""
 
     def join(self, other: Groups) -> Groups:
         """Label by label, the members of both."""
@@ -596,6 +607,10 @@ class Groups:
     def lacks(self, other: Groups) -> bool:
         """Whether joining another one says anything new."""
         limit, samples = self.limit, self.samples
+        if self.reach < 0:
+            self.reach = max((mine.reach() for mine in samples.values()), default=0)  # type: ignore[misc]
+        if other.least >= self.reach and other.samples.keys() <= samples.keys():
+            return False
         for label, theirs in other.samples.items():
             mine = samples.get(label)
             if mine is None:
@@ -608,10 +623,11 @@ class Groups:
     def sealed(self, sealing: Sealing) -> Groups:
         """The same with every member hashed, and every label that holds something personal."""
         labels, members = sealing.labels(tuple(self.samples)), tuple(self.samples.values())
-        if members[1:] == members[:-1]:  # labels may share one set
-            samples = dict.fromkeys(labels, members[0].sealed(sealing)) if members else {}
-        else:
-            samples = dict(zip(labels, [sample.sealed(sealing) for sample in members], strict=True))
+        if members and members[1:] == members[:-1]:  # labels may share one set
+            shared = members[0].sealed(sealing)
+            least = shared.hashes[0] if shared.hashes else MEMBERS
+            return Groups(self.limit, _first(self.limit, dict.fromkeys(labels, shared)), least)
+        samples = dict(zip(labels, [sample.sealed(sealing) for sample in members], strict=True))
         return Groups(self.limit, _first(self.limit, samples))
 
     def counts(self) -> dict[str, float]:
