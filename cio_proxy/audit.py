@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeGuard
 
 from cio_proxy import apis, policy
@@ -27,18 +28,17 @@ from cio_proxy.model import (
     METHODS,
     MINUTE,
     NOTHING,
-    Api,
     Call,
     Deadline,
     Exchange,
     Exemption,
     Fact,
     Finding,
+    Form,
     Groups,
     Json,
     Kept,
     Key,
-    Kind,
     Known,
     Outcome,
     People,
@@ -52,6 +52,7 @@ from cio_proxy.model import (
     Unavailable,
     Value,
     Verdict,
+    made,
 )
 from cio_proxy.rules import Rule
 from cio_proxy.watchdog import Overdue
@@ -68,11 +69,16 @@ KEYS = 5_000
 """How many of the latest subjects, members and labels have their sealed form at hand."""
 SHAPES = 1_000
 """How many sets of labels that are taught together are at hand."""
+FORMS = 1_000
+"""For how many forms of calls it is at hand which rules they concern."""
+LARGEST = 10_000
+"""Bytes of the largest call whose form is remembered."""
 FRESH = 0.9
 """The part of a fact's time to live above which it is not taught again only to live longer."""
 FORGOTTEN = "facts were lost or forgotten"
 CLEAN = Verdict()
 UNREAD = Reading()
+_SUBJECT = itemgetter(0)
 UNWATCHED = Watch(0.0)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?![0-9a-f])")
 
@@ -96,7 +102,7 @@ class Sealer:
         @lru_cache(KEYS)
         def subject(workspace: str, text: str, named: bool) -> Subject:
             shown = named and masked(text) == text
-            return Subject(workspace, text if shown else seal(f"{workspace}\0{text}"))
+            return made(Subject, (workspace, text if shown else seal(f"{workspace}\0{text}")))
 
         @lru_cache(KEYS)
         def label(name: str) -> str:
@@ -112,7 +118,8 @@ class Sealer:
 
     def key(self, key: Key) -> Key:
         """A key with its subject sealed; for every kind the same."""
-        return Key(key.kind, *self.subject(key.workspace, key.subject, key.named))
+        kind, workspace, text, named = key
+        return made(Key, (kind, *self.subject(workspace, text, named), False))
 
 
 type Taught = tuple[Subject, str, Value, float]
@@ -120,7 +127,7 @@ type Taught = tuple[Subject, str, Value, float]
 
 
 class Plan(NamedTuple):
-    """The rules that look at calls of one API and kind, by what they have to say about them: each with its function."""
+    """The rules that look at calls of one form, by what they have to say about them: each with its function."""
 
     needs: tuple[tuple[Rule, Callable[[Call, People], Iterable[Key]]], ...]
     learn: tuple[tuple[Rule, Callable[[Call, Outcome, Params], Iterable[Fact]], Params], ...]
@@ -171,6 +178,21 @@ class Settled(NamedTuple):
     findings: tuple[Finding, ...]
 
 
+def _asked[V](form: type[V]) -> Callable[[_Known, Key], V | None]:
+    """What is asked for by key, if it is of this form."""
+
+    def ask(known: _Known, key: Key) -> V | None:
+        kind, workspace, text, named = key
+        record = known._records.get(known._subject(workspace, text, named))
+        if record is None or (kept := record.get(kind)) is None:
+            known.doubt = known._lossy
+            return None
+        value = kept[0]
+        return value if type(value) is form else None
+
+    return ask
+
+
 class _Known:
     """What one rule after the other may ask about an exchange; `params` are those of the rule that asks.
 
@@ -212,31 +234,15 @@ class _Known:
         self._flying = in_flight
         self._subject = subject
 
-    def span(self, key: Key) -> Span | None:
-        value = self._value(key)
-        return value if type(value) is Span else None
-
-    def sample(self, key: Key) -> Sample | None:
-        value = self._value(key)
-        return value if type(value) is Sample else None
-
-    def groups(self, key: Key) -> Groups | None:
-        value = self._value(key)
-        return value if type(value) is Groups else None
+    span = _asked(Span)
+    sample = _asked(Sample)
+    groups = _asked(Groups)
 
     def in_flight(self, key: Key) -> bool:
         if not self._flying:
             return False
         kind, workspace, text, named = key
-        return Key(kind, *self._subject(workspace, text, named)) in self._flying
-
-    def _value(self, key: Key) -> Value | None:
-        kind, workspace, text, named = key
-        record = self._records.get(self._subject(workspace, text, named))
-        if record is not None and (kept := record.get(kind)) is not None:
-            return kept.value
-        self.doubt = self._lossy
-        return None
+        return (kind, *self._subject(workspace, text, named), False) in self._flying
 
 
 class Engine:
@@ -272,7 +278,7 @@ class Engine:
         self._keyring = Keyring(settings.workspaces, seal)
         self._clients = Clients(settings.clients)
         self._params = {rule.info.id: self._params_of(rule) for rule in self.rules}
-        self._plans: dict[tuple[Api, Kind], Plan] = {}
+        self._plans: dict[Form, Plan] = {}
 
     def open(self, exchange: Exchange) -> Opened:
         """Read an exchange into its calls and gather what its rules need to know."""
@@ -287,8 +293,7 @@ class Engine:
             plan = self._plan(call)
             taught = self._taught(plan, call, presumed, opened, announced)
             parts.append((call, plan, taught))
-            for each in taught:
-                subjects.add(each[0])
+            subjects.update(map(_SUBJECT, taught))
             for rule, needs in plan.needs:
                 try:
                     for _, workspace_name, text, named in needs(call, self.settings.people):
@@ -360,7 +365,7 @@ class Engine:
                 _add(taught, records)  # type: ignore[arg-type]  # a copy, since there are more calls
         if opened.subjects and (opened.missed is not None or opened.exchange.at - opened.watch.until >= MINUTE):
             facts += _news([_of_store(fact) for fact in self._of_workspace(opened)], opened)
-        return Settled(tuple(facts), tuple(findings))
+        return made(Settled, (tuple(facts), tuple(findings)))
 
     def expire(
         self, deadlines: Sequence[tuple[Key, Deadline]], reading: Reading, now: float, missed: float | None = None
@@ -477,15 +482,17 @@ class Engine:
         seal = self.sealer.subject
         for (kind, workspace_name, text, named), value, ttl, is_announced in facts:
             subject = seal(workspace_name, text, named)
-            says = value if type(value) is Span else self._sealed(value, call, opened)
+            if isinstance(value, Deadline):
+                says: Value = self._sealed(value, call, opened)
+            else:
+                says = value.sealed(self.sealer)
             taught.append((subject, kind, says, ttl))
             if is_announced and announced is not None:
-                announced.add(Key(kind, *subject))
+                announced.add(made(Key, (kind, *subject, False)))
 
-    def _sealed(self, value: Value, call: Call, opened: Opened) -> Value:
-        if isinstance(value, Deadline):
-            value = replace(value, seed=self._completed(value.seed, call, opened, 0, "logged"))
-        return value.sealed(self.sealer)
+    def _sealed(self, deadline: Deadline, call: Call, opened: Opened) -> Deadline:
+        seed = self._completed(deadline.seed, call, opened, 0, "logged")
+        return replace(deadline, seed=seed).sealed(self.sealer)
 
     def _of_workspace(self, opened: Opened) -> Iterable[Fact]:
         yield workspace.seen(opened.workspace, opened.exchange.at)
@@ -528,18 +535,34 @@ class Engine:
         )
 
     def _plan(self, call: Call) -> Plan:
-        plan = self._plans.get((call.api, call.kind))
+        plan = self._plans.get(call.form)
         if plan is None:
-            rules = [rule for rule in self.rules if call.kind in rule.info.kinds and call.api in rule.info.apis]
-            params = self._params
-            plan = self._plans[call.api, call.kind] = Plan(
-                needs=tuple((rule, rule.needs) for rule in rules if rule.needs is not None),
-                learn=tuple((rule, rule.learn, params[rule.info.id]) for rule in rules if rule.learn is not None),
-                check=tuple((rule, rule.check, params[rule.info.id]) for rule in rules if rule.check is not None),
-                review=tuple((rule, rule.review, params[rule.info.id]) for rule in rules if rule.review is not None),
-                tells=call.kind in people.TELLING,
-            )
+            if len(self._plans) >= FORMS:
+                self._plans.clear()
+            plan = self._planned(call.form)
+            if call.size <= LARGEST:
+                self._plans[call.form] = plan
         return plan
+
+    def _planned(self, form: Form) -> Plan:
+        rules = [rule for rule in self.rules if self._is_concerned(rule, form)]
+        params = self._params
+        return Plan(
+            needs=tuple((rule, rule.needs) for rule in rules if rule.needs is not None),
+            learn=tuple((rule, rule.learn, params[rule.info.id]) for rule in rules if rule.learn is not None),
+            check=tuple((rule, rule.check, params[rule.info.id]) for rule in rules if rule.check is not None),
+            review=tuple((rule, rule.review, params[rule.info.id]) for rule in rules if rule.review is not None),
+            tells=form.kind in people.TELLING,
+        )
+
+    def _is_concerned(self, rule: Rule, form: Form) -> bool:
+        if form.kind not in rule.info.kinds or form.api not in rule.info.apis:
+            return False
+        try:
+            return rule.concerns is None or rule.concerns(form)
+        except (Exception, Overdue) as error:
+            self._rule_error(rule.info.id, error)
+            return True
 
     def _runs(self, rule: Rule) -> bool:
         is_on = self.settings.rule(rule.info.id).action != "off"
@@ -560,7 +583,7 @@ def _news(taught: Iterable[Taught], opened: Opened) -> list[Fact]:
             old, expiry = kept
             if type(old) is type(value) and expiry - at >= FRESH * ttl and not old.lacks(value):  # type: ignore[arg-type]
                 continue
-        news.append(Fact(Key(kind, *subject), value, ttl))
+        news.append(made(Fact, (made(Key, (kind, *subject, False)), value, ttl, False)))
     return news
 
 

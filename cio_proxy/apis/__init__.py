@@ -8,7 +8,7 @@ from cio_proxy.apis import app, pipelines, track_v1, track_v2
 from cio_proxy.apis.body import read_document
 from cio_proxy.apis.credentials import Keyring
 from cio_proxy.apis.parts import Envelope
-from cio_proxy.model import EMPTY_DOCUMENT, Api, Call, Exchange, Region
+from cio_proxy.model import EMPTY_DOCUMENT, Api, Call, Exchange, Region, made
 
 HOSTS: dict[str, tuple[Api, Region]] = {
     "track.customer.io": ("track_v1", "us"),
@@ -89,7 +89,7 @@ def read(exchange: Exchange, keyring: Keyring, max_body: int) -> tuple[Call, ...
     api = _surface(exchange, path)
     credentials, workspace = keyring.identify(api, exchange.named.get(b"authorization"))
     document = read_document(exchange, max_body) if exchange.body != b"" else EMPTY_DOCUMENT
-    envelope = Envelope(exchange, api, workspace, credentials, document)
+    envelope = made(Envelope, (exchange, api, workspace, credentials, document))
     match api:
         case "track_v2":
             return track_v2.read(envelope, path)

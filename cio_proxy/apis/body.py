@@ -8,7 +8,7 @@ import re
 import zlib
 from typing import Any, NoReturn
 
-from cio_proxy.model import Document, Exchange, Fault, Json, pointer
+from cio_proxy.model import Document, Exchange, Fault, Json, made, pointer
 
 MAX_DEPTH = 500
 MAX_DIGITS = 4_000
@@ -77,7 +77,7 @@ def parse(raw: bytes) -> Document:
             value = _STRICT.decode(text)
     except (ValueError, RecursionError, StopIteration):
         return _parse_leniently(raw)
-    return Document(raw, value, () if isinstance(value, dict) else (_not_object(value),))
+    return made(Document, (raw, value, () if isinstance(value, dict) else (_not_object(value),)))
 
 
 def _parse_leniently(raw: bytes) -> Document:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from cio_proxy.model import NOTHING, Api, Call, Credentials, Document, Exchange, Json, Kind, Person, Timestamp, pointer
+from cio_proxy.model import NOTHING, Api, Call, Credentials, Document, Exchange, Json, Kind, Person, Timestamp, made
 
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\Z")
 
@@ -25,6 +25,7 @@ class Envelope(NamedTuple):
         """A call of this exchange."""
         common = {
             "exchange": self.exchange,
+            "at": self.exchange.at,
             "api": self.api,
             "kind": kind,
             "endpoint": endpoint,
@@ -80,7 +81,7 @@ def person_in_path(raw: bytes) -> Person:
         return Person(cio_id=identifier[4:])
     if "@" in identifier and _EMAIL.match(identifier):
         return Person(email=identifier.lower())
-    return Person(id=identifier)
+    return made(Person, (identifier, None, None, None, None))
 
 
 def timestamps(
@@ -90,5 +91,5 @@ def timestamps(
     found: list[Timestamp] = []
     for name in names:
         if fields.get(name) is not None:
-            found.append(Timestamp(pointer(at, name), fields[name], expects))  # noqa: PERF401 (a third of the time)
+            found.append(made(Timestamp, (f"{at}/{name}", fields[name], expects)))  # noqa: PERF401 (a third of the time)
     return tuple(found)

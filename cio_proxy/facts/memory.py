@@ -7,7 +7,7 @@ from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 from cio_proxy.facts import FLEETING, LEASE_SECONDS, MARK_SECONDS, Reading, workspace
-from cio_proxy.model import Deadline, Fact, Kept, Key, Record, Subject, Value
+from cio_proxy.model import Deadline, Fact, Kept, Key, Record, Subject, Value, made
 
 NONE: frozenset[Key] = frozenset()
 NOBODY = (0, 0.0)
@@ -67,7 +67,7 @@ class MemoryStore:
                 marks[key.kind] = (marks.get(key.kind, NOBODY)[0] + 1, now + MARK_SECONDS)
         if len(self._marks) > self.limit:
             self._drop_marks(now)
-        return Reading(records, in_flight)
+        return made(Reading, (records, in_flight))
 
     async def join_many(self, facts: Sequence[Fact], settled: Collection[Key], now: float) -> None:
         """Join facts; take back one mark of each key of `settled`."""
@@ -136,8 +136,7 @@ class MemoryStore:
 
     def _join(self, key: Key, value: Value, expiry: float, now: float, grown: dict[Subject, _Row]) -> None:
         """Join a fact. The rows in `grown` are new, and nobody reads them yet."""
-        kind = key.kind
-        subject = key.of
+        kind, subject = key.kind, key.of
         row = grown.get(subject)
         if row is None:
             row = self._records.get(subject, EMPTY)
@@ -154,7 +153,7 @@ class MemoryStore:
         elif old.expiry > now and type(old.value) is type(value):
             value = old.value.join(value)  # type: ignore[arg-type]
             expiry = max(expiry, old.expiry)
-        row[kind] = Kept(value, expiry)
+        row[kind] = made(Kept, (value, expiry))
         row.earliest = min(row.earliest, expiry)
         if isinstance(value, Deadline):
             heapq.heappush(self._deadlines, (value.at, key))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cio_proxy.model import Fact, Key, People, Record, Span, Subject
+from cio_proxy.model import Fact, Key, People, Record, Span, Subject, made
 
 OBSERVED = "observed"
 """The kind of the fact that traffic was seen."""
@@ -41,7 +41,7 @@ class Watch(NamedTuple):
 
 def subject(workspace: str) -> Subject:
     """The subject of the facts about a workspace."""
-    return Subject(workspace, "")
+    return made(Subject, (workspace, ""))
 
 
 def seen(workspace: str, at: float) -> Fact:
@@ -75,7 +75,7 @@ def watch(record: Record, now: float, missed: float | None) -> Watch:
     since, until = (now, float("-inf")) if observed is None else (min(observed.first, now), observed.last)
     loss = span(record, LOST)
     if loss is None and missed is None:
-        return Watch(since, until)
+        return made(Watch, (since, until, False, True))
     gap = max(each for each in (loss and loss.last, missed) if each is not None)
     told = span(record, IMPORTED)
     return Watch(max(since, gap), until, True, told is not None and told.last >= gap)

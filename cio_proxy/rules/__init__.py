@@ -9,7 +9,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cio_proxy.model import Call, Deadline, Fact, Finding, Key, Known, Outcome, People, RuleInfo, Settings, Unavailable
+from cio_proxy.model import (
+    Call,
+    Deadline,
+    Fact,
+    Finding,
+    Form,
+    Key,
+    Known,
+    Outcome,
+    People,
+    RuleInfo,
+    Settings,
+    Unavailable,
+)
 from cio_proxy.rules import (
     ambiguous_identifier,
     anonymous_id_not_merged,
@@ -88,6 +101,8 @@ class Rule:
     examples: Path
     applies: Callable[[Settings], bool] | None
     """Whether the rule has anything to do under a configuration; where it has not, it does not run."""
+    concerns: Callable[[Form], bool] | None
+    """Whether the rule may have anything to say or to learn of calls of a form; it is not asked about others."""
     check: Callable[[Call, Known], Results] | None
     needs: Callable[[Call, People], Iterable[Key]] | None
     learn: Callable[[Call, Outcome, Mapping[str, Any]], Iterable[Fact]] | None
@@ -116,6 +131,7 @@ def rule_of(module: ModuleType) -> Rule:
         see=tuple(see),
         examples=Path(str(module.__file__)).with_suffix(".http"),
         applies=getattr(module, "applies", None),
+        concerns=getattr(module, "concerns", None),
         check=getattr(module, "check", None),
         needs=getattr(module, "needs", None),
         learn=getattr(module, "learn", None),

@@ -28,6 +28,7 @@ from cio_proxy.model import (
     Deadline,
     Fact,
     Finding,
+    Form,
     Key,
     Kind,
     Known,
@@ -62,6 +63,11 @@ RULE = RuleInfo(
 
 COUNTED = 100
 """Visitors, and people, that are told apart; beyond that their number is estimated."""
+
+
+def concerns(form: Form) -> bool:
+    """Visitors, and who is identified."""
+    return form.anonymous or form.kind == "identify"
 
 
 def needs(call: Call, people: People) -> Iterable[Key]:

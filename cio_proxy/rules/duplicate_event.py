@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from cio_proxy.model import Call, Fact, Finding, Key, Known, Origin, Outcome, Param, RuleInfo, Span
+from cio_proxy.model import Call, Fact, Finding, Form, Key, Known, Origin, Outcome, Param, RuleInfo, Span
 
 RULE = RuleInfo(
     id="duplicate-event",
@@ -50,6 +50,11 @@ _OCCURRENCE = re.compile(
     r"(?:order|transaction|payment|invoice|booking|reservation|purchase|charge|refund|receipt|request|submission)"
     r"(?:id|uuid|no|nr|num|number|ref|reference|code)?\Z"
 )
+
+
+def concerns(form: Form) -> bool:
+    """Events with a time of their own, or of what happens once."""
+    return "timestamp" in form.body or _happens_once(form)
 
 
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[Fact]:
@@ -97,10 +102,15 @@ def _key(call: Call) -> Key | None:
     """The person and the event as it was sent. None where an id tells events apart, or the event may well recur."""
     if call.body.get("messageId" if call.api == "pipelines" else "id") not in (None, "") or not call.name:
         return None
-    if not (_has_exact_time(call) or (_is_done(call.name) and any(map(_is_an_occurrence, call.data)))):
+    if not (_has_exact_time(call) or _happens_once(call.form)):
         return None
     person = call.subject
     return Key("event-sent", call.workspace, f"{call.exchange.host}\0{person}\0{call.digest}") if person else None
+
+
+def _happens_once(form: Form) -> bool:
+    """Whether the name says that something is done, and the data names an order, a payment or the like."""
+    return bool(form.name) and _is_done(form.name) and any(map(_is_an_occurrence, form.data))
 
 
 def _has_exact_time(call: Call) -> bool:

@@ -23,7 +23,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from cio_proxy.model import CONFIDENCES, Call, Confidence, Fact, Finding, Key, Known, Outcome, Param, RuleInfo, Sample
+from cio_proxy.model import (
+    CONFIDENCES,
+    Call,
+    Confidence,
+    Fact,
+    Finding,
+    Form,
+    Key,
+    Known,
+    Outcome,
+    Param,
+    RuleInfo,
+    Sample,
+)
 from cio_proxy.recognise import (
     PERSONAL,
     Part,
@@ -68,9 +81,14 @@ _YEAR = re.compile(r"(?:19|20)\d\d\Z")
 _LONGEST = 500
 
 
+def concerns(form: Form) -> bool:
+    """Names that something varies in."""
+    return bool(form.name) and not is_fixed_name(form.name)
+
+
 def check(call: Call, known: Known) -> Iterable[Finding]:
     """One finding for the most telling variable part of the name, or for what is one too many of a shape."""
-    if not call.name or is_fixed_name(call.name):
+    if not call.name:
         return ()
     if (shape := shape_of(call.name)) and _is_over(call, call.name, shape, known):
         return _too_many(call, call.name, shape, known.params["names"])
@@ -79,7 +97,7 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
 
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[Fact]:
     """That there is an accepted name of this shape. One more than the limit has to be known, and no further ones."""
-    if not call.name or is_fixed_name(call.name) or outcome.kind != "accepted":
+    if not call.name or outcome.kind != "accepted":
         return ()
     shape = shape_of(call.name)
     name = Sample(params["names"] + 1, plain=frozenset((call.name.strip(),)))

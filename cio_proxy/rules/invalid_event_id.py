@@ -27,7 +27,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any
 
-from cio_proxy.model import Call, Fact, Finding, Json, Key, Known, Outcome, Param, RuleInfo, Sample, leaves, pointer
+from cio_proxy.model import (
+    Call,
+    Fact,
+    Finding,
+    Form,
+    Json,
+    Key,
+    Known,
+    Outcome,
+    Param,
+    RuleInfo,
+    Sample,
+    leaves,
+    pointer,
+)
 from cio_proxy.recognise import moment
 
 RULE = RuleInfo(
@@ -51,6 +65,11 @@ _UUID = re.compile(r"[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}")
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}\Z")
 
 
+def concerns(form: Form) -> bool:
+    """What has an id."""
+    return _field(form) in form.body
+
+
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[Fact]:
     """Which event had this id, if it was accepted."""
     key = _key(call)
@@ -72,7 +91,11 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
 
 
 def _id(call: Call) -> Json:
-    return call.body.get("messageId" if call.api == "pipelines" else "id")
+    return call.body.get(_field(call))
+
+
+def _field(call: Call | Form) -> str:
+    return "messageId" if call.api == "pipelines" else "id"
 
 
 def _key(call: Call) -> Key | None:
@@ -93,7 +116,7 @@ def _event(call: Call) -> str:
 
 
 def _reused(call: Call) -> Iterator[Finding]:
-    field = "messageId" if call.api == "pipelines" else "id"
+    field = _field(call)
     yield RULE.finding(
         pointer(call.body_at, field),
         f"another event had this `{field}` a moment before",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from cio_proxy.model import KINDS, Call, Confidence, Fault, Finding, Known, RuleInfo, Unavailable
+from cio_proxy.model import KINDS, Call, Confidence, Fault, Finding, Form, Known, RuleInfo, Unavailable
 
 RULE = RuleInfo(
     id="malformed-body",
@@ -43,9 +43,14 @@ UNREAD: Mapping[str, str] = {
 }
 
 
+def concerns(form: Form) -> bool:
+    """What a strict reader would refuse, or nobody can read."""
+    return form.faulty or form.kind == "unreadable"
+
+
 def check(call: Call, known: Known) -> Iterable[Finding | Unavailable]:
     """One finding for each kind of fault of the whole body."""
-    return _faults(call) if (call.document.faults or call.kind == "unreadable") and call.leads else ()
+    return _faults(call) if call.leads else ()
 
 
 def _faults(call: Call) -> Iterator[Finding | Unavailable]:

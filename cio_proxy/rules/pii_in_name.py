@@ -19,7 +19,7 @@ from itertools import islice
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from cio_proxy.model import CONFIDENCES, Call, Confidence, Finding, Json, Kind, Known, RuleInfo, pointer
+from cio_proxy.model import CONFIDENCES, Call, Confidence, Finding, Form, Json, Kind, Known, RuleInfo, pointer
 from cio_proxy.recognise import Part, is_impersonal, is_like_a_version, is_public_ip, personal
 
 RULE = RuleInfo(
@@ -65,20 +65,15 @@ is_plain_name = lru_cache(20_000)(is_impersonal)
 """A quick first look: an app has few names, and sends them over and over."""
 
 
+def concerns(form: Form) -> bool:
+    """Any name but those that hold nothing; of a page its address, and of an object its type."""
+    if form.kind == "page" or not OBJECT_TYPES.isdisjoint(form.body):
+        return True
+    return not all(map(is_plain_name, (form.name or "", *form.attributes, *form.data)))
+
+
 def check(call: Call, known: Known) -> Iterable[Finding]:
     """One finding for each name that holds a personal value; the several names of one page count as one."""
-    return () if _is_plain(call) else _judge_all(call)
-
-
-def _is_plain(call: Call) -> bool:
-    """A quick first look: all names are of those that hold nothing."""
-    if (call.name is not None and not is_plain_name(call.name)) or call.kind == "page":
-        return False
-    named = all(map(is_plain_name, call.attributes)) and all(map(is_plain_name, call.data))
-    return named and OBJECT_TYPES.isdisjoint(call.body)
-
-
-def _judge_all(call: Call) -> Iterable[Finding]:
     found: dict[str, Finding] = {}
     for name in _names(call):
         if (finding := _judge(name)) is not None:

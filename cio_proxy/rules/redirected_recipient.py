@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from cio_proxy.model import Call, Confidence, Finding, Known, RuleInfo, pointer
+from cio_proxy.model import Call, Confidence, Finding, Form, Known, RuleInfo, pointer
 
 RULE = RuleInfo(
     id="redirected-recipient",
@@ -30,11 +30,14 @@ RULE = RuleInfo(
 )
 
 
+def concerns(form: Form) -> bool:
+    """Events with a recipient."""
+    return "recipient" in form.data
+
+
 def check(call: Call, known: Known) -> Iterable[Finding]:
     """A text for a recipient is likely meant otherwise; what an object or a number does is not documented."""
-    if "recipient" not in call.data:
-        return ()
-    recipient = call.data["recipient"]
+    recipient = call.data.get("recipient")
     if recipient is None or recipient == "" or next(call.person.identifiers(), None) is None:
         return ()
     if not isinstance(recipient, str):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cio_proxy.model import PREFERENCES, Call, Confidence, Finding, Known, RuleInfo, pointer
+from cio_proxy.model import PREFERENCES, Call, Confidence, Finding, Form, Known, RuleInfo, pointer
 
 RULE = RuleInfo(
     id="reserved-name",
@@ -29,6 +29,11 @@ MEANT = ("_update", "_timestamp", "cio_relationships")
 DEVICE_STATUS = "_last_status"
 
 
+def concerns(form: Form) -> bool:
+    """Names that begin so."""
+    return any(name.startswith(PREFIXES) for name in form.attributes)
+
+
 def check(call: Call, known: Known) -> Iterable[Finding]:
     """One finding for each attribute under a reserved name.
 
@@ -36,13 +41,11 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
     """
     if call.kind == "device_add":
         return [_finding(call, DEVICE_STATUS)] if call.attributes.get(DEVICE_STATUS) is not None else ()
-    names = [name for name in call.attributes if name.startswith(PREFIXES)]
-    if not names:
-        return ()
     return [
         _finding(call, name)
-        for name in names
-        if name not in MEANT
+        for name in call.attributes
+        if name.startswith(PREFIXES)
+        and name not in MEANT
         and not name.startswith(PREFERENCES)
         and call.attributes[name] is not None
         and not _repeats_the_path(call, name)

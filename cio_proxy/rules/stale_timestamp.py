@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from cio_proxy.model import Call, Finding, Known, RuleInfo, pointer
+from cio_proxy.model import Call, Finding, Form, Known, RuleInfo, pointer
 from cio_proxy.recognise import moment
 
 HOUR = 3600.0
@@ -35,6 +35,11 @@ RULE = RuleInfo(
 )
 
 _ZONED = re.compile(r"(?:Z|[+-]\d\d:?\d\d)\Z")
+
+
+def concerns(form: Form) -> bool:
+    """What says when it happened."""
+    return "timestamp" in form.body
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
