@@ -18,13 +18,14 @@ from typing import Any, NamedTuple, TypeGuard
 from cio_proxy import apis, policy
 from cio_proxy.apis import track_v2
 from cio_proxy.apis.clients import Clients
-from cio_proxy.apis.credentials import Keyring, secrets_of
+from cio_proxy.apis.credentials import Keyring, Sites, secrets_of
 from cio_proxy.apis.refusals import refusal
 from cio_proxy.baseline import entry
-from cio_proxy.facts import Reading, people, workspace
+from cio_proxy.facts import Reading, people, reactions, webhooks, workspace
 from cio_proxy.facts.workspace import Watch
 from cio_proxy.masking import masked, masked_json, spellings
 from cio_proxy.model import (
+    FORGED,
     METHODS,
     MINUTE,
     NOTHING,
@@ -39,6 +40,7 @@ from cio_proxy.model import (
     Json,
     Kept,
     Key,
+    Kind,
     Known,
     Outcome,
     People,
@@ -76,6 +78,12 @@ LARGEST = 10_000
 FRESH = 0.9
 """The part of a fact's time to live above which it is not taught again only to live longer."""
 FORGOTTEN = "facts were lost or forgotten"
+TELLING: tuple[tuple[Set[Kind], Callable[[Call], Iterable[Fact]]], ...] = (
+    (people.TELLING, people.learn),
+    (reactions.KINDS, reactions.learn),
+    (frozenset({"webhook_metric"}), webhooks.learn),
+)
+"""What the engine itself teaches, by the kinds of call that it is taught of."""
 CLEAN = Verdict()
 UNREAD = Reading()
 _SUBJECT = itemgetter(0)
@@ -133,8 +141,8 @@ class Plan(NamedTuple):
     learn: tuple[tuple[Rule, Callable[[Call, Outcome, Params], Iterable[Fact]], Params], ...]
     check: tuple[tuple[Rule, Callable[[Call, Known], Iterable[Finding | Unavailable]], Params], ...]
     review: tuple[tuple[Rule, Callable[[Call, Outcome, Known], Iterable[Finding | Unavailable | Fact]], Params], ...]
-    tells: bool
-    """Whether such a call makes a person, or ends one."""
+    told: tuple[Callable[[Call], Iterable[Fact]], ...]
+    """What the engine itself teaches of such a call: who exists, what an app did about mail, which webhooks came."""
 
 
 @dataclass(slots=True)
@@ -156,11 +164,19 @@ class Opened:
     """When something passed that no store knows of yet."""
     known: _Known | None = None
     """What its rules may ask, where there is one call: a batch learns as it goes."""
+    moot: bool = False
+    """True for a webhook that came before, or whose signature is wrong: nothing is learned from it."""
 
     @property
     def workspace(self) -> str:
         """The workspace of all its calls: there is one credential."""
         return self.calls[0].workspace
+
+    @property
+    def joined(self) -> str | None:
+        """The other workspace that facts of it may be about."""
+        first = self.calls[0]
+        return None if first.joined == first.workspace else first.joined
 
     @property
     def marked(self) -> Sequence[Key]:
@@ -275,14 +291,24 @@ class Engine:
         self._exemptions = {
             rule.info.id: tuple(each for each in settings.exemptions if each.rule == rule.info.id) for rule in rules
         }
-        self._keyring = Keyring(settings.workspaces, seal)
+        self._keyring = Keyring(settings.workspaces, seal, settings.webhooks)
+        self._paths = settings.webhooks.paths
         self._clients = Clients(settings.clients)
         self._params = {rule.info.id: self._params_of(rule) for rule in self.rules}
         self._plans: dict[Form, Plan] = {}
 
+    @property
+    def sites(self) -> Sites:
+        """The workspaces of Track sites that are known: others' traffic is theirs, while there is one."""
+        return self._keyring.sites
+
+    def follow(self, other: Engine) -> None:
+        """Know the same Track sites as another engine does, from now on."""
+        self._keyring.sites = other.sites
+
     def open(self, exchange: Exchange) -> Opened:
         """Read an exchange into its calls and gather what its rules need to know."""
-        calls = apis.read(exchange, self._keyring, self.settings.max_audited_body)
+        calls = apis.read(exchange, self._keyring, self.settings.max_audited_body, self._paths)
         subjects: set[Subject] = set()
         announced: set[Key] = set()
         parts: list[tuple[Call, Plan, Sequence[Taught]]] = []
@@ -300,11 +326,13 @@ class Engine:
                         subjects.add(subject(workspace_name, text, named))
                 except (Exception, Overdue) as error:
                     self._rule_error(rule.info.id, error)
-            if plan.tells or plan.needs or plan.learn:
+            if plan.told or plan.needs or plan.learn:
                 for identifier in call.identifiers:
                     subjects.add(subject(call.workspace, identifier, False))
         if subjects:
             subjects.add(workspace.subject(opened.workspace))
+            if opened.joined is not None:
+                subjects.add(workspace.subject(opened.joined))
         return opened
 
     def judge(self, opened: Opened, reading: Reading, missed: float | None = None) -> Verdict:
@@ -315,14 +343,23 @@ class Engine:
         opened.reading, opened.missed = reading, missed
         record = reading.records.get(workspace.subject(opened.workspace), NOTHING)
         opened.watch = workspace.watch(record, opened.exchange.at, missed)
+        if opened.joined is not None:
+            joined = reading.records.get(workspace.subject(opened.joined), NOTHING)
+            opened.watch = opened.watch.and_of(workspace.watch(joined, opened.exchange.at, missed))
         several = len(opened.calls) > 1
         records = dict(reading.records) if several else reading.records
         known = self._known(opened, records)
         opened.known = None if several else known
+        if opened.calls[0].api == "webhooks":
+            call = opened.calls[0]
+            opened.moot = bool(call.credentials.fault) or webhooks.came_before(call, known)
+            known.doubt = False
         lossy = opened.watch.lossy
         findings: list[Finding] = []
         for call, plan, taught in opened.parts:
             for rule, check, params in plan.check:
+                if opened.moot and rule.info.id != FORGED:
+                    continue
                 known.params = params
                 try:
                     if results := check(call, known):
@@ -338,15 +375,20 @@ class Engine:
     def settle(self, opened: Opened, outcome: Outcome) -> Settled:
         """The facts of calls that were not refused, less those that change nothing, and what `review` says.
 
-        As in `judge`, later calls see what earlier ones taught.
+        As in `judge`, later calls see what earlier ones taught. What a webhook tells is so, whatever the app answers.
         """
+        first = opened.calls[0]
+        if first.api == "webhooks":
+            outcome = outcome._replace(kind="accepted")
+        elif outcome.kind == "accepted" and first.workspace not in self.sites and first.api in apis.TRACK:
+            self.sites.add(first.workspace)
         facts: list[Fact] = []
         findings: list[Finding] = []
         several = len(opened.calls) > 1
         records = dict(opened.reading.records) if several else opened.reading.records
         known = opened.known or self._known(opened, records)
         lossy = opened.watch.lossy
-        for call, plan, presumed in opened.parts:
+        for call, plan, presumed in () if opened.moot else opened.parts:
             taught: list[Taught] = []
             if presumed and outcome.of(call) != "refused":
                 taught += presumed if outcome.kind == "accepted" else self._taught(plan, call, outcome, opened)
@@ -460,8 +502,9 @@ class Engine:
     ) -> list[Taught]:
         """What a call teaches with this outcome; `announced` gets the keys of what is to be announced."""
         taught: list[Taught] = []
-        if plan.tells:
-            self._keep(people.learn(call), call, opened, taught, announced)
+        for tell in plan.told:
+            if facts := tell(call):
+                self._keep(facts, call, opened, taught, announced)
         for rule, learn, params in plan.learn:
             try:
                 if facts := learn(call, outcome, params):
@@ -552,7 +595,7 @@ class Engine:
             learn=tuple((rule, rule.learn, params[rule.info.id]) for rule in rules if rule.learn is not None),
             check=tuple((rule, rule.check, params[rule.info.id]) for rule in rules if rule.check is not None),
             review=tuple((rule, rule.review, params[rule.info.id]) for rule in rules if rule.review is not None),
-            tells=form.kind in people.TELLING,
+            told=tuple(tell for kinds, tell in TELLING if form.kind in kinds),
         )
 
     def _is_concerned(self, rule: Rule, form: Form) -> bool:

@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import yaml
 
-from cio_proxy import baseline
+from cio_proxy import baseline, state
 from cio_proxy import plan as plans
 from cio_proxy.masking import named
 from cio_proxy.model import (
@@ -27,12 +27,15 @@ from cio_proxy.model import (
     Param,
     RuleInfo,
     Settings,
+    SigningKeys,
     TrackingPlan,
     UpstreamProxy,
     WorkspaceSettings,
 )
 
 PREFIX: Final = "CIO_PROXY_"
+VARIABLES: Final = {"webhooks.signing_key": "CIO_PROXY_WEBHOOK_SIGNING_KEY"}
+"""Names of variables that do not follow from their key."""
 NOT_SETTINGS: Final = frozenset({"CIO_PROXY_CONFIG", "CIO_PROXY_URL"})
 REDIS: Final = ("redis", "rediss", "redis+cluster", "rediss+cluster", "unix")
 ACTIONS: Final[tuple[Action, ...]] = ("off", "log", "block", "default")
@@ -267,6 +270,20 @@ def digests(value: object) -> tuple[str, ...]:
     return members
 
 
+def signing_keys(value: object) -> SigningKeys:
+    """The file of the keys that webhooks are signed with, one a line. Raises Mistake."""
+    file = text(value)
+    try:
+        lines = state.secret(Path(file).expanduser()).decode().split("\n")
+    except UnicodeDecodeError:
+        raise Mistake("a file of signing keys holds text, one key a line") from None
+    except ValueError as error:
+        raise Mistake(str(error)) from None
+    if keys := tuple(key for line in lines if (key := line.strip())):
+        return SigningKeys(file, keys)
+    raise Mistake("there is no key in the file: copy the signing key of the webhook in Customer.io into it")
+
+
 def clients(value: object) -> dict[str, str]:
     """Names by a part of the User-Agent. Raises Mistake."""
     if not isinstance(value, dict) or len(value) > 20:
@@ -325,6 +342,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("timeouts.connect", "timeouts.connect", wait, "the wait for an upstream connection", restart=True),
     Option("timeouts.response", "timeouts.response", wait, "the wait for an upstream answer", restart=True),
     Option("timeouts.drain", "timeouts.drain", duration, "the wait for requests in flight when stopping", restart=True),
+    Option("webhooks.paths", "webhooks.paths", names, "globs of the paths where the app takes Customer.io's webhooks"),
+    Option("webhooks.signing_key_file", "webhooks.signing_key_file", signing_keys, "the file of their signing keys"),
+    Option("webhooks.signing_key", "webhooks.signing_key", text, "one such key, best given as a variable"),
     Option("baseline", "baseline", text, "a file of findings that are accepted; `cio-proxy baseline` writes it"),
     Option("clients", "clients", clients, "names of clients by a part of their User-Agent"),
 )
@@ -333,6 +353,7 @@ WORKSPACE: Final[Mapping[str, Reader]] = {
     "track_keys": digests,
     "app_keys": digests,
     "pipelines_keys": digests,
+    "signing_key_file": signing_keys,
 }
 MATCHERS: Final = ("endpoint", "pointer", "name", "client")
 EXEMPTION: Final[Mapping[str, Reader]] = {
@@ -456,6 +477,11 @@ def overlay(settings: Settings, changes: Mapping[str, object], *, rules: Sequenc
     return reading.applied(settings)
 
 
+def variable(option: Option) -> str:
+    """The name of the variable that overrides an option."""
+    return VARIABLES.get(option.key) or PREFIX + option.key.upper().replace(".", "_")
+
+
 class _Reading:
     """The values read so far, later sources over earlier ones, and every mistake on the way."""
 
@@ -490,7 +516,7 @@ class _Reading:
                 self._wrong(str(path), "not a mapping; write `key: value` lines")
 
     def environment(self, environ: Mapping[str, str]) -> None:
-        keys = {PREFIX + each.key.upper().replace(".", "_"): each.key for each in OPTIONS if each.read is not clients}
+        keys = {variable(each): each.key for each in OPTIONS if each.read is not clients}
         for name, value in environ.items():
             if name in keys:
                 self.dotted(keys[name], value, name)
@@ -694,11 +720,11 @@ def _warnings(settings: Settings, rules: Sequence[RuleInfo]) -> list[str]:
 
 
 def written(settings: Settings, rules: Sequence[RuleInfo]) -> str:
-    """The settings as a file that gives the same."""
+    """The settings as a file that gives the same, but for a signing key in clear."""
     tree: dict[str, Any] = {}
     for option in OPTIONS:
         value = attrgetter(option.path)(settings)
-        if value is not None:
+        if value is not None and option.key not in VARIABLES:
             top, _, name = option.key.partition(".")
             section = tree.setdefault(top, {}) if name else tree
             section[name or top] = value_written(value, option.read)
@@ -711,7 +737,7 @@ def written(settings: Settings, rules: Sequence[RuleInfo]) -> str:
         for id, said in settings.rules.items()
     }
     tree["workspaces"] = {
-        name: {key: list(getattr(each, key)) for key in WORKSPACE if getattr(each, key)}
+        name: {key: value_written(getattr(each, key), read) for key, read in WORKSPACE.items() if getattr(each, key)}
         for name, each in settings.workspaces.items()
     }
     tree["exemptions"] = [
@@ -736,6 +762,8 @@ def value_written(value: Any, read: Reader) -> Any:
         return datetime.fromtimestamp(value, UTC).isoformat()
     if isinstance(value, Address | UpstreamProxy | FactStore):
         return str(value)
+    if isinstance(value, SigningKeys):
+        return value.file
     if isinstance(value, TrackingPlan):
         return value.source or plans.tree(value)
     if isinstance(value, Mapping):

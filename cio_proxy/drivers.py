@@ -93,8 +93,7 @@ class Auditor:
         error: RuleError = lambda part, error: None,
         degraded: Callable[[str, bool], None] = lambda part, on: None,
     ) -> None:
-        self.engine = engine
-        """Judges what begins from now on. Another one may take its place while traffic flows."""
+        self._engine = engine
         self.bypass = False
         """True while nothing is audited."""
         self.store = store
@@ -112,6 +111,16 @@ class Auditor:
         """When it was written down last that this proxy is alive."""
         self._partial: set[str] = set()
         """The workspaces of which not every person is known, although the configuration says so."""
+
+    @property
+    def engine(self) -> Engine:
+        """Judges what begins from now on. Another one may take its place while traffic flows."""
+        return self._engine
+
+    @engine.setter
+    def engine(self, engine: Engine) -> None:
+        engine.follow(self._engine)
+        self._engine = engine
 
     @property
     def settings(self) -> Settings:
@@ -227,6 +236,11 @@ class Auditor:
             if has_forgotten or (self._beaten is None and alive is not None and now - alive.last > GAP_SECONDS):
                 self.missed(now)
             facts = [workspace.alive(now)]
+            told = workspace.sites_in(record)
+            if not self.engine.sites <= set(told):
+                facts.append(workspace.sites(self.engine.sites))
+            for site in told:
+                self.engine.sites.add(site)
             missed = self._missed.get("")
             if missed is not None and (lost is None or lost.last < missed):
                 facts.append(workspace.lost_everywhere(missed))
@@ -253,6 +267,7 @@ class Auditor:
         await self.store.clear()
         self._missed.clear()
         self._partial.clear()
+        self.engine.sites.clear()
         self._degraded("people", False)
         self._beaten = None
         await self.beat(self.clock())
@@ -264,7 +279,7 @@ class Auditor:
             reading = await self.store.get_many(opened.subjects, opened.announced, opened.exchange.at)
         except (Exception, Overdue) as error:
             self._store_failed("read", error)
-            self.missed(opened.exchange.at, opened.workspace)
+            self._missed_by(opened, opened.exchange.at)
             return UNREAD
         self._store_did("read")
         return reading
@@ -278,10 +293,16 @@ class Auditor:
                 self._partial.add(name)
             self._degraded("people", bool(self._partial))
 
+    def _missed_by(self, opened: Opened, at: float) -> None:
+        self.missed(at, opened.workspace)
+        if opened.joined is not None:
+            self.missed(at, opened.joined)
+
     def _missed_of(self, opened: Opened) -> float | None:
         if not self._missed:
             return None
-        times = [self._missed[each] for each in ("", opened.workspace) if each in self._missed]
+        names = ("", opened.workspace, opened.joined)
+        times = [self._missed[each] for each in names if each is not None and each in self._missed]
         return max(times, default=None)
 
     async def _settle(self, audit: Audit, outcome: Outcome) -> None:
@@ -293,7 +314,7 @@ class Auditor:
                 settled = audit.engine.settle(opened, outcome)
         except (Exception, Overdue) as error:
             self._failed("audit", error)
-            self.missed(outcome.at, opened.workspace)
+            self._missed_by(opened, outcome.at)
             return
         marks = opened.marked
         if settled.facts or marks:
@@ -301,7 +322,7 @@ class Auditor:
                 await self.store.join_many(settled.facts, marks, outcome.at)
             except (Exception, Overdue) as error:
                 self._store_failed("write", error)
-                self.missed(outcome.at, opened.workspace)
+                self._missed_by(opened, outcome.at)
             else:
                 self._store_did("write")
         self._report(settled.findings)
@@ -324,13 +345,14 @@ class Auditor:
         opened = audit.opened
         end = End(
             exchange=audit.exchange,
-            api=opened.calls[0].api if opened else surface(audit.exchange),
+            api=opened.calls[0].api if opened else surface(audit.exchange, audit.engine.settings.webhooks.paths),
             ending=ending,
             calls=opened.calls if opened else (),
             client=opened.client if opened else "other",
             status=status,
             audit_seconds=audit.seconds,
             upstream_seconds=upstream_seconds,
+            repeated=opened is not None and opened.moot,
         )
         for sink in self.sinks:
             self._guarded(sink.ended, end)

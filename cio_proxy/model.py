@@ -238,9 +238,12 @@ class Timestamp(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """The `Authorization` of an exchange. `fault` says why a Basic value could not be read."""
+    """The `Authorization` of an exchange, or the signature of a webhook.
 
-    scheme: Literal["none", "basic", "bearer", "other"] = "none"
+    `fault` says why a Basic value could not be read, or what is wrong with the signature.
+    """
+
+    scheme: Literal["none", "basic", "bearer", "other", "signature"] = "none"
     user: str = field(default="", repr=False)
     secret: str = field(default="", repr=False)
     fault: str = ""
@@ -262,8 +265,13 @@ class Call(Made):
     api: Api
     kind: Kind
     endpoint: str
-    """The path template, such as `/api/v1/customers/{identifier}`."""
+    """The path template, such as `/api/v1/customers/{identifier}`; `webhook` for what comes from Customer.io."""
     workspace: str
+    joined: str | None = None
+    """The workspace of facts that join APIs: the one known Track site's where the credentials are of no configured one.
+
+    None where it cannot be told.
+    """
     credentials: Credentials = NO_CREDENTIALS
     document: Document = EMPTY_DOCUMENT
     item: int | None = None
@@ -463,6 +471,16 @@ A label is an attribute, a NUL and a `JsonType`, or `SENT`. The subject is named
 """
 SENT: Final = "\0sent"
 """The label that holds everybody who sent an event, whatever was in it."""
+WEBHOOK: Final = "webhook"
+"""The kind of the fact which webhooks came in a minute: a set of their event ids."""
+REACTED: Final = "reacted"
+"""The kind of the fact that an app did something about mail that a person, or an address, cannot or will not take."""
+SITES: Final = "track-sites"
+"""The kind of the fact which Track sites there are: groups of nobody by the workspace; two are as good as many."""
+MOST_SITES: Final = 3
+"""How many Track sites are remembered: a mapping may make two of them one, and a third is one too many."""
+FORGED: Final = "invalid-webhook-signature"
+"""The one rule that a webhook may be refused for."""
 HAS_EMAIL: Final = "has-email"
 """The kind of the fact that no e-mail address is missing of a person; `missing-email` teaches it, and an import."""
 
@@ -976,6 +994,8 @@ class End(NamedTuple):
     status: int | None = None
     audit_seconds: float = 0.0
     upstream_seconds: float | None = None
+    repeated: bool = False
+    """True for a webhook that came before, or whose signature is wrong: it is no other delivery."""
 
 
 # --- what the operator wants -------------------------------------------------------------------
@@ -1006,6 +1026,14 @@ class RuleSettings:
     params: Mapping[str, Any] = NOTHING
 
 
+@dataclass(frozen=True, slots=True)
+class SigningKeys:
+    """The keys that webhooks are signed with, and the file they stand in: each webhook of Customer.io has its own."""
+
+    file: str
+    keys: tuple[str, ...] = field(default=(), repr=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkspaceSettings:
     """One Customer.io workspace: its Track site ids, and the SHA-256 digests of its keys."""
@@ -1014,6 +1042,20 @@ class WorkspaceSettings:
     track_keys: tuple[str, ...] = ()
     app_keys: tuple[str, ...] = ()
     pipelines_keys: tuple[str, ...] = ()
+    signing_key_file: SigningKeys | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookSettings:
+    """How Customer.io's reporting webhooks are told from other requests to the app, and what proves them genuine.
+
+    `paths` are globs; a webhook with a signature is recognised on every path. With a key, a wrong signature is found.
+    """
+
+    paths: tuple[str, ...] = ()
+    signing_key_file: SigningKeys | None = None
+    signing_key: str | None = field(default=None, repr=False)
+    """One more, such as comes from the environment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -1085,14 +1127,6 @@ class UpstreamProxy:
 
     def __str__(self) -> str:
         return f"http://{'***@' if self.user or self.password else ''}{Address(self.host, self.port)}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebhookSettings:
-    """How Customer.io's reporting webhooks are known among what comes in for the app."""
-
-    paths: tuple[str, ...] = ()
-    """Globs of the paths that they are sent to, beside what looks like one."""
 
 
 @dataclass(frozen=True, slots=True)

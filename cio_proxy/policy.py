@@ -6,7 +6,7 @@ from collections.abc import Sequence, Set
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from cio_proxy.model import CONFIDENCES, PREFERENCES, Call, Exemption, Finding, Kind, Settings, Taken, leaves
+from cio_proxy.model import CONFIDENCES, FORGED, PREFERENCES, Call, Exemption, Finding, Kind, Settings, Taken, leaves
 
 NEVER_REFUSED: frozenset[Kind] = frozenset(
     {
@@ -55,11 +55,14 @@ def decide(finding: Finding, calls: Sequence[Call], call: Call, settings: Settin
         return "logged"
     if said.action != "block" and not (said.action == "default" and finding.refusable):
         return "logged"
+    refused: Taken = "blocked" if settings.enforcement == "enforce" else "would_block"
+    if call.exchange.listener == "inbound":
+        return refused if finding.rule == FORGED and said.action == "block" else "logged"
     if is_never_refused(call) or (call.kind in ONLY_ON_REQUEST and said.action != "block"):
         return "logged"
     if _refuses_whole(finding, call) and any(is_never_refused(other) for other in calls):
         return "would_block"
-    return "blocked" if settings.enforcement == "enforce" else "would_block"
+    return refused
 
 
 def exemption(

@@ -45,14 +45,23 @@ def hash_key(folder: Path, file: str | None = None) -> bytes:
     return key
 
 
-def _given_key(path: Path) -> bytes:
-    """A key of raw bytes or hexadecimal digits. Its group may read it, as that of a pod may its secrets."""
+def secret(path: Path) -> bytes:
+    """What is in a file that others may not read; its group may, as that of a pod may its secrets.
+
+    Raises ValueError.
+    """
     try:
         mode, content = path.stat().st_mode, path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
     if mode & 0o037:
         raise ValueError(f"{path} may be read by others, or changed by its group: chmod 600 {path}")
+    return content
+
+
+def _given_key(path: Path) -> bytes:
+    """A key of raw bytes or hexadecimal digits."""
+    content = secret(path)
     if len(content) == KEY_BYTES:
         return content
     with contextlib.suppress(ValueError):

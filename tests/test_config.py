@@ -11,7 +11,19 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from cio_proxy.config import OPTIONS, ConfigError, Loaded, Mistake, address, duration, load, overlay, size, written
+from cio_proxy.config import (
+    OPTIONS,
+    ConfigError,
+    Loaded,
+    Mistake,
+    address,
+    duration,
+    load,
+    overlay,
+    size,
+    variable,
+    written,
+)
 from cio_proxy.model import (
     Address,
     FactStore,
@@ -22,9 +34,11 @@ from cio_proxy.model import (
     RuleInfo,
     RuleSettings,
     Settings,
+    SigningKeys,
     TrackingPlan,
     UpstreamProxy,
     UpstreamSettings,
+    WebhookSettings,
     WorkspaceSettings,
 )
 from cio_proxy.rules import RULES
@@ -265,8 +279,9 @@ def test_every_option_but_clients_has_a_variable(option: Any) -> None:
         "word",
         "/dev/null",
     )
-    name = "CIO_PROXY_" + option.key.upper().replace(".", "_")
-    refused = f"{name}: (not .*|write true or false)|baseline .*: no(t a directory| such file); .*|(app|inbound): .*"
+    name = variable(option)
+    refused = f"{name}: (not .*|write true or false|.*no such file.*|/dev/null may .*)"
+    refused += "|baseline .*: (no such file|not a directory); .*|(app|inbound): .*"
     changed = []
     for value in samples:
         try:
@@ -274,7 +289,7 @@ def test_every_option_but_clients_has_a_variable(option: Any) -> None:
         except ConfigError as error:
             message = str(error)
             assert re.fullmatch(refused, message)
-    assert any(changed) or option.key in ("facts", "plan", "inbound", "app")
+    assert any(changed) or option.key in ("facts", "plan", "webhooks.signing_key_file", "inbound", "app")
 
 
 def test_variables_that_are_no_settings_are_left_alone() -> None:
@@ -549,9 +564,10 @@ def test_the_shipped_files_comments_are_a_configuration_with_the_defaults_of_eve
 def test_the_shipped_files_example_of_a_workspace_can_be_used(tmp_path: Path) -> None:
     path = tmp_path / "cio-proxy.yaml"
     sections = re.findall(r"^# ((?:clients|workspaces|exemptions):\n(?:#   .*\n)+)", SHIPPED.read_text(), re.MULTILINE)
-    path.write_text(
-        "".join(re.sub(r"^# ", "", each, flags=re.MULTILINE) for each in sections).replace("sha256:…", DIGEST)
-    )
+    (key := tmp_path / "production.signing").write_text("key")
+    key.chmod(0o600)
+    text = "".join(re.sub(r"^# ", "", each, flags=re.MULTILINE) for each in sections).replace("sha256:…", DIGEST)
+    path.write_text(text.replace("/etc/cio-proxy/production.signing", str(key)))
     settings = load(path, {}, {}, rules=[rule.info for rule in RULES]).settings
     assert settings.clients
     assert settings.exemptions[0].client == "billing"
@@ -583,3 +599,43 @@ def test_an_explicit_proxy_that_others_can_reach_is_told_of(host: str, open_to_o
     told = [line for line in loaded(f"explicit: {host}:8888\n").warnings if line.startswith("explicit: ")]
     assert len(told) == open_to_others
     assert all(f"whoever reaches {host}:8888 can connect to anything" in line for line in told)
+
+
+def test_the_keys_of_webhooks_come_from_files_and_a_variable_and_are_never_shown(tmp_path: Path) -> None:
+    file = tmp_path / "signing"
+    file.write_text("first-key\n\n  second-key\n")
+    file.chmod(0o600)
+    text = (
+        f"webhooks: {{paths: [/hooks/*], signing_key_file: {file}}}\nworkspaces: {{shop: {{signing_key_file: {file}}}}}"
+    )
+    settings = loaded(text, {"CIO_PROXY_WEBHOOK_SIGNING_KEY": "third-key"}).settings
+    assert settings.webhooks == WebhookSettings(
+        paths=("/hooks/*",),
+        signing_key_file=SigningKeys(str(file), ("first-key", "second-key")),
+        signing_key="third-key",
+    )
+    assert settings.workspaces["shop"].signing_key_file == settings.webhooks.signing_key_file
+    shown = repr(settings) + written(settings, RULE_INFOS)
+    assert "-key" not in shown
+    assert written(settings, RULE_INFOS).count(f"signing_key_file: {file}") == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "reason"),
+    [
+        (b"key", 0o644, "may be read by others, or changed by its group: chmod 600"),
+        (b"\n \n", 0o600, "there is no key in the file"),
+        (b"\xff\xfe", 0o600, "a file of signing keys holds text, one key a line"),
+        (None, 0, "no such file or directory"),
+    ],
+)
+def test_a_file_of_signing_keys_that_cannot_be_used_is_a_mistake(
+    content: bytes | None, mode: int, reason: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "signing"
+    if content is not None:
+        file.write_bytes(content)
+        file.chmod(mode)
+    with pytest.raises(ConfigError) as caught:
+        loaded(f"webhooks: {{signing_key_file: {file}}}")
+    assert reason in str(caught.value)

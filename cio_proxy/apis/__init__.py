@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from cio_proxy.apis import app, pipelines, track_v1, track_v2
+from cio_proxy.apis import app, pipelines, track_v1, track_v2, webhooks
 from cio_proxy.apis.body import read_document
 from cio_proxy.apis.credentials import Keyring
 from cio_proxy.apis.parts import Envelope
-from cio_proxy.model import EMPTY_DOCUMENT, Api, Call, Exchange, Region, made
+from cio_proxy.model import EMPTY_DOCUMENT, NO_CREDENTIALS, Api, Call, Exchange, Region, made
 
 HOSTS: dict[str, tuple[Api, Region]] = {
     "track.customer.io": ("track_v1", "us"),
@@ -22,6 +23,7 @@ HOSTS: dict[str, tuple[Api, Region]] = {
 """Reference 1.1. `beta-api` is an alias in very old code (unverified)."""
 
 
+TRACK: frozenset[Api] = frozenset({"track_v1", "track_v2"})
 PREFIXES = (b"/api/v1/", b"/api/v2/")
 """Paths that only Customer.io has, whatever the host is called."""
 
@@ -64,16 +66,18 @@ def crosses(place: tuple[Api, Region], status: int, location: str | None) -> boo
     return api == place[0] and region != place[1]
 
 
-def surface(exchange: Exchange) -> Api:
-    """The API whose contract the exchange follows.
+def surface(exchange: Exchange, paths: Sequence[str] = ()) -> Api:
+    """The API whose contract the exchange follows. `paths` are where the app takes webhooks.
 
     The path decides on the Track host: `/v1/send/*` there is the App API, as Customer.io's own
     command-line tool sends it (reference 1.1).
     """
-    return _surface(exchange, path_of(exchange.target))
+    return _surface(exchange, path_of(exchange.target), paths)
 
 
-def _surface(exchange: Exchange, path: bytes) -> Api:
+def _surface(exchange: Exchange, path: bytes, paths: Sequence[str]) -> Api:
+    if exchange.listener == "inbound":
+        return "webhooks" if webhooks.looks_like(exchange.method, path, exchange.named, paths) else "unknown"
     api, _ = route(exchange.host, path)
     if api == "track_v1":
         if path.startswith(b"/api/v2/"):
@@ -83,13 +87,23 @@ def _surface(exchange: Exchange, path: bytes) -> Api:
     return api
 
 
-def read(exchange: Exchange, keyring: Keyring, max_body: int) -> tuple[Call, ...]:
-    """Every call of an exchange, in the order of its body; at least one. Never raises on what was sent."""
+def read(exchange: Exchange, keyring: Keyring, max_body: int, paths: Sequence[str] = ()) -> tuple[Call, ...]:
+    """Every call of an exchange, in the order of its body; at least one. Never raises on what was sent.
+
+    `paths` are where the app takes webhooks. What else it is asked is nobody's business, its body least of all.
+    """
     path = path_of(exchange.target)
-    api = _surface(exchange, path)
+    api = _surface(exchange, path, paths)
+    if api == "unknown":
+        return (Envelope(exchange, api, "", None, NO_CREDENTIALS, EMPTY_DOCUMENT).call("other", "other"),)
+    if api == "webhooks":
+        document = read_document(exchange, max_body)
+        credentials, workspace = webhooks.signed(exchange, document, keyring.signing)
+        return webhooks.read(Envelope(exchange, api, workspace, keyring.joined(workspace), credentials, document))
     credentials, workspace = keyring.identify(api, exchange.named.get(b"authorization"))
     document = read_document(exchange, max_body) if exchange.body != b"" else EMPTY_DOCUMENT
-    envelope = made(Envelope, (exchange, api, workspace, credentials, document))
+    joined = workspace if workspace and api in TRACK else keyring.joined(workspace)
+    envelope = made(Envelope, (exchange, api, workspace, joined, credentials, document))
     match api:
         case "track_v2":
             return track_v2.read(envelope, path)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 
-from cio_proxy.apis.parts import Envelope, lower, mapping, text, timestamps
+from cio_proxy.apis.parts import Envelope, decoded_segment, lower, mapping, text, timestamps
 from cio_proxy.model import Call, Person
 
 _SEND = re.compile(rb"/v1/send/(email|push|sms|whatsapp|inbox_message|in_app)\Z")
 _TRIGGER = re.compile(rb"/v1/campaigns/[^/]+/triggers\Z")
+_ESP = re.compile(rb"/v1/esp/suppression/[^/]+/([^/]+)\Z")
+_REPORTING = re.compile(rb"/v1/reporting_webhooks(/[^/]+)?\Z")
 _CONTENT = re.compile(
     rb"/v1/(?:(?:campaigns|broadcasts)/[^/]+/actions/.+|newsletters(?:/.+)?|transactional(?:/.+)?"
     rb"|design_studio/emails(?:/.+)?|snippets(?:/.+)?|segments)\Z",
@@ -25,6 +27,12 @@ def read(envelope: Envelope, path: bytes) -> tuple[Call, ...]:
         return (_send(envelope, f"/v1/send/{match[1].decode()}"),)
     if method == "POST" and _TRIGGER.match(path):
         return (_trigger(envelope, "/v1/campaigns/{id}/triggers"),)
+    if match := _ESP.match(path):
+        person = Person(email=decoded_segment(match[1]).lower())
+        return (envelope.call("other", "/v1/esp/suppression/{type}/{email}", person=person),)
+    if match := _REPORTING.match(path):
+        endpoint = "/v1/reporting_webhooks/{id}" if match[1] else "/v1/reporting_webhooks"
+        return (envelope.call("other", endpoint, body=mapping(envelope.document.value)),)
     if match := _CONTENT.match(path):
         return (_content(envelope, f"/v1/{path[4:].decode('latin-1').partition('/')[0]}"),)
     return (envelope.call("other", "other"),)

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 
-from cio_proxy.model import NO_CREDENTIALS, Api, Credentials, Seal, WorkspaceSettings
+from cio_proxy.model import MOST_SITES, NO_CREDENTIALS, Api, Credentials, Seal, WebhookSettings, WorkspaceSettings
 
 
 def read_credentials(header: str | None) -> Credentials:
@@ -45,11 +45,29 @@ def secrets_of(header: str | None) -> tuple[str, ...]:
     return *header.split(), read.user, read.secret
 
 
+class Sites(set[str]):
+    """The workspaces of the Track sites that Customer.io took a call for. Two are as good as many."""
+
+    def add(self, workspace: str) -> None:
+        """One more."""
+        if workspace and len(self) < MOST_SITES:
+            super().add(workspace)
+
+
 class Keyring:
     """Names the workspace of each credential and tells configured keys by their SHA-256 digest."""
 
-    def __init__(self, workspaces: Mapping[str, WorkspaceSettings], seal: Seal) -> None:
+    def __init__(
+        self, workspaces: Mapping[str, WorkspaceSettings], seal: Seal, webhooks: WebhookSettings | None = None
+    ) -> None:
         self._seal = seal
+        self.sites = Sites()
+        """Shared by all keyrings that follow one another while the proxy runs."""
+        self._renamed = {seal(f"site:{id}"): name for name, each in workspaces.items() for id in each.site_ids}
+        self._mapped = frozenset(workspaces)
+        self._configured = frozenset(name for name, each in workspaces.items() if each.site_ids or each.track_keys)
+        self.signing: Mapping[str, str] = _signing(workspaces, seal, webhooks or WebhookSettings())
+        """The workspaces by the keys that their webhooks are signed with."""
         self._seen: dict[tuple[Api, bytes | None], tuple[Credentials, str]] = {}
         self._sites: dict[str, str] = {}
         self._keys: dict[str, tuple[Api, str]] = {}
@@ -75,6 +93,16 @@ class Keyring:
             known = self._seen[sent] = read, self._name(api, read)
         return known
 
+    def joined(self, workspace: str) -> str | None:
+        """The workspace of facts that join APIs, for traffic that is not Track's own: its own where it is configured.
+
+        Else that of the Track site, while exactly one is known (design §3, Workspace).
+        """
+        if workspace in self._mapped:
+            return workspace
+        sites = self._configured | {self._renamed.get(site, site) for site in self.sites}
+        return next(iter(sites)) if len(sites) == 1 else None
+
     def site(self, id: str) -> str:
         """The workspace of a Track site id."""
         return self._sites.get(id) or self._seal(f"site:{id}")
@@ -95,6 +123,17 @@ class Keyring:
             if text and (owner := self._keys.get(hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())):
                 return owner
         return None
+
+
+def _signing(workspaces: Mapping[str, WorkspaceSettings], seal: Seal, webhooks: WebhookSettings) -> dict[str, str]:
+    """The workspaces by signing key. Keys of none are taken to be of one that has no name but the first of them."""
+    given = webhooks.signing_key_file.keys if webhooks.signing_key_file else ()
+    given = (*((webhooks.signing_key,) if webhooks.signing_key else ()), *given)
+    signing = dict.fromkeys(given, seal(f"key::{given[0]}") if given else "")
+    for name, workspace in workspaces.items():
+        if workspace.signing_key_file:
+            signing |= dict.fromkeys(workspace.signing_key_file.keys, name)
+    return signing
 
 
 def _bare(digest: str) -> str:

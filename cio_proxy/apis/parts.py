@@ -18,6 +18,7 @@ class Envelope(NamedTuple):
     exchange: Exchange
     api: Api
     workspace: str
+    joined: str | None
     credentials: Credentials
     document: Document
 
@@ -30,6 +31,7 @@ class Envelope(NamedTuple):
             "kind": kind,
             "endpoint": endpoint,
             "workspace": self.workspace,
+            "joined": self.joined,
             "credentials": self.credentials,
             "document": self.document,
             "size": len(self.document.raw),

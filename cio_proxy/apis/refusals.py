@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from cio_proxy.model import Finding, Json, Refusal
+from cio_proxy.model import FORGED, Finding, Json, Refusal
 
 
 def union_error(status: int, code: str, message: str, entries: Sequence[dict[str, Json]] = ()) -> bytes:
@@ -19,7 +19,11 @@ def union_error(status: int, code: str, message: str, entries: Sequence[dict[str
 
 
 def refusal(findings: Sequence[Finding]) -> Refusal:
-    """Refuse a whole exchange with 400, the one status that no SDK answers with a retry."""
+    """Refuse a whole exchange with 400, the one status that no SDK answers with a retry.
+
+    Whoever posts a webhook that is not Customer.io's gets a 401.
+    """
+    status = 401 if findings[0].rule == FORGED else 400
     first = findings[0]
     others = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
     message = f"blocked by cio-proxy: {first.rule}: {first.message}{others}. {first.fix}"
@@ -29,19 +33,19 @@ def refusal(findings: Sequence[Finding]) -> Refusal:
             "field": finding.pointer,
             "message": f"{finding.rule}: {finding.message}",
             "detail": finding.fix,
-            "status": "400",
+            "status": str(status),
         }
         | ({} if finding.item is None else {"batch_index": finding.item})
         for finding in findings
     ]
-    return refused(first.rule, "blocked", message, entries)
+    return refused(first.rule, "blocked", message, entries, status)
 
 
-def refused(why: str, code: str, message: str, entries: Sequence[dict[str, Json]] = ()) -> Refusal:
-    """The 400 of a refusal, with `why` in its reason phrase: some SDKs show nothing else (reference 8.4)."""
-    body = union_error(400, code, message, entries)
+def refused(why: str, code: str, message: str, entries: Sequence[dict[str, Json]] = (), status: int = 400) -> Refusal:
+    """The answer of a refusal, with `why` in its reason phrase: some SDKs show nothing else (reference 8.4)."""
+    body = union_error(status, code, message, entries)
     return Refusal(
-        status=400,
+        status=status,
         reason=f"Blocked by cio-proxy: {why}",
         headers=((b"Content-Type", b"application/json"), (b"Content-Length", str(len(body)).encode())),
         body=body,

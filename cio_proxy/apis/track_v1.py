@@ -152,6 +152,10 @@ def _form(envelope: Envelope, endpoint: str, groups: Groups) -> Call:
     )
 
 
+def _unsubscribe(envelope: Envelope, endpoint: str, groups: Groups) -> Call:
+    return envelope.call("unsubscribe", endpoint, data={"delivery_id": decoded_segment(groups[0])}, data_at="path:")
+
+
 def _no_body(kind: Kind) -> Callable[[Envelope, str, Groups], Call]:
     def read_no_body(envelope: Envelope, endpoint: str, groups: Groups) -> Call:
         return envelope.call(kind, endpoint)
@@ -195,7 +199,7 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", rb"/api/v1/forms/([^/]+)/submit", "/api/v1/forms/{form_id}/submit", _form),
     _route("POST", rb"/api/v1/metrics", "/api/v1/metrics", _plain("report_metric")),
     _route("POST", rb"(?:/api/v1)?/push/events", "/api/v1/push/events", _plain("report_metric")),
-    _route("POST", rb"/unsubscribe/[^/]+", "/unsubscribe/{delivery_id}", _no_body("unsubscribe")),
+    _route("POST", rb"/unsubscribe/([^/]+)", "/unsubscribe/{delivery_id}", _unsubscribe),
     _route("GET", rb"/api/v1/accounts/region", "/api/v1/accounts/region", _no_body("other")),
 )
 _BY_METHOD = {method: tuple(r for r in ROUTES if r.method == method) for method in {r.method for r in ROUTES}}

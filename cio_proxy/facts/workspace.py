@@ -5,9 +5,10 @@ These are facts like all others, so every replica knows of what one of them miss
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from cio_proxy.model import Fact, Key, People, Record, Span, Subject, made
+from cio_proxy.model import MOST_SITES, SITES, Fact, Groups, Key, People, Record, Sample, Span, Subject, made
 
 OBSERVED = "observed"
 """The kind of the fact that traffic was seen."""
@@ -33,6 +34,10 @@ class Watch(NamedTuple):
     until: float = float("-inf")
     lossy: bool = False
     whole: bool = True
+
+    def and_of(self, other: Watch) -> Watch:
+        """What holds for a workspace where facts of another one are asked, too."""
+        return Watch(max(self.since, other.since), self.until, self.lossy or other.lossy, self.whole and other.whole)
 
     def people(self, configured: People) -> People:
         """What the configuration asserts, unless it cannot be true any more."""
@@ -62,6 +67,17 @@ def alive(at: float) -> Fact:
 def lost_everywhere(at: float) -> Fact:
     """The fact that something passed unseen, or was forgotten, and nobody knows of which workspace."""
     return Fact(Key(LOST, *EVERY), Span(at, at), LIFE)
+
+
+def sites(workspaces: Iterable[str]) -> Fact:
+    """The fact that these are the workspaces of Track sites."""
+    return Fact(Key(SITES, *EVERY), Groups(MOST_SITES, dict.fromkeys(workspaces, Sample(1, (0,)))), LIFE)
+
+
+def sites_in(record: Record) -> Collection[str]:
+    """The workspaces of Track sites that a record tells of."""
+    kept = record.get(SITES)
+    return kept.value.samples if kept is not None and isinstance(kept.value, Groups) else ()
 
 
 def imported(workspace: str, at: float) -> Fact:

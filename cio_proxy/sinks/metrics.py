@@ -37,6 +37,16 @@ AUDIT_BUCKETS: Final = (25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3
 UPSTREAM_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 OUTBOUND: Final[tuple[Api, ...]] = tuple(api for api in APIS if api not in ("webhooks", "unknown"))
 
+CHANNELS: Final = frozenset({"customer", "email", "push", "in_app", "sms", "slack", "webhook", "whatsapp"})
+DELIVERY_METRICS: Final = frozenset(
+    {
+        *("subscribed", "unsubscribed", "cio_subscription_preferences_changed", "drafted", "attempted", "sent"),
+        *("delivered", "opened", "clicked", "converted", "bounced", "dropped", "spammed", "failed", "undeliverable"),
+        "replied",
+    }
+)
+"""What reporting webhooks are about, and what they tell (reference 7.3)."""
+
 type Violation = tuple[str, Severity, Confidence, Taken, Api, str]
 
 
@@ -75,6 +85,9 @@ class Metrics:
         self._rule_errors = self._counter("rule_errors", "Exceptions in rules.", "rule")
         self._store_errors = self._counter("store_errors", "Failures of what remembers facts.", "store")
         self._dropped = self._counter("dropped_records", "Findings that a sink could not take.", "sink")
+        self._deliveries = self._counter(
+            "deliveries", "Reporting webhooks, each once, by what was sent and what became of it.", "channel", "metric"
+        )
         self._connections = self._counter("client_connections", "Connections accepted from clients.")
         self._degraded = self._gauge("degraded", "1 while a part does not do its work.", "part")
         self._parts: dict[str, bool] = {}
@@ -106,6 +119,10 @@ class Metrics:
         self._request_of((end.exchange.listener, end.api, end.ending)).inc()
         for labels, count in counted(end.calls).items():
             self._call_of(labels).inc(count)
+        if end.api == "webhooks" and not end.repeated:
+            for call in end.calls:
+                if call.kind == "webhook_metric":
+                    self._deliveries.labels(*delivery(call)).inc()
         self._audit.observe(end.audit_seconds)
         if end.upstream_seconds is not None:
             self._upstream.observe(end.upstream_seconds)
@@ -185,7 +202,7 @@ class Metrics:
         for rule in rules:
             self._rule_errors.labels(rule.id)
             for confidence, action in reachable(rule, settings):
-                for api in rule.apis.intersection(OUTBOUND):
+                for api in rule.apis.intersection(OUTBOUND) or rule.apis:
                     self._violation_of((rule.id, rule.severity, confidence, action, api, "other"))
         for api in OUTBOUND:
             for ending in ENDINGS:
@@ -221,6 +238,15 @@ class _Known:
         for kind, count in self._metrics.known().items():
             family.add_metric([kind], count)
         yield family
+
+
+def delivery(call: Call) -> tuple[str, str]:
+    """What a webhook is about, and what it tells, in the words of reference 7.3; else `other`."""
+    channel = call.body.get("object_type")
+    return (
+        channel if isinstance(channel, str) and channel in CHANNELS else "other",
+        call.name if call.name in DELIVERY_METRICS else "other",
+    )
 
 
 def counted(calls: Sequence[Call]) -> dict[tuple[Api, Kind], int]:

@@ -17,7 +17,14 @@ from cio_proxy.rules import RULES, Rule
 from .conftest import OpenDoor, read_message, upstream
 
 START = 1_750_000_000.0
-CASES = [(rule, example) for rule in RULES for example in read(rule.examples) if example.kind != "todo"]
+CASES = [
+    (rule, example)
+    for rule in RULES
+    for example in read(rule.examples)
+    if example.kind != "todo"
+    # TODO(inbound listener): send these to it, once the door has one; until then the engine alone plays them
+    and all(step.listener == "outbound" for step in example.exchanges)
+]
 
 
 @dataclass
