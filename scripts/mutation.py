@@ -42,6 +42,8 @@ from mutmut.mutation.mutators import mutation_operators
 from mutmut.mutation.pragma_handling import IgnoredCode
 
 ROOT: Final = Path(__file__).parents[1]
+TEXTS: Final = ("recognise.py", "mail.py")
+"""What rules read texts with."""
 LISTED: Final = ROOT / "tests" / "mutants.txt"
 SECONDS: Final = 20
 """How long the tests may take of a mutant, which counts as noticed then."""
@@ -457,7 +459,7 @@ def main() -> None:
     parser.add_argument("--lines", type=int, nargs=2, metavar=("FROM", "TO"), help="only mutants of these lines")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     asked = parser.parse_args()
-    every = [*sorted((ROOT / "cio_proxy" / "rules").glob("*.py")), ROOT / "cio_proxy" / "recognise.py"]
+    every = [*sorted((ROOT / "cio_proxy" / "rules").glob("*.py")), *(ROOT / "cio_proxy" / name for name in TEXTS)]
     files = [file.resolve() for file in asked.files] or every
     lines = range(asked.lines[0], asked.lines[1] + 1) if asked.lines else None
     os.environ["TZ"] = "Asia/Kolkata"  # so that a time without its zone is another
