@@ -1,8 +1,8 @@
-"""Changes the rules and `recognise.py` in many small ways, and asks their tests to notice each of them.
+"""Changes the rules, `recognise.py` and `mail.py` in many small ways, and asks their tests to notice each of them.
 
 A rule has the cases of its `.http` file, played to that rule alone and compared word for word with what it told
-before, and `tests/rules/test_<rule>.py` where there is one; `recognise.py` has `tests/test_recognise.py`. Tests that
-draw their input by chance are left out: they would make the score one of chance.
+before, and `tests/rules/test_<rule>.py` where there is one; `recognise.py` has `tests/test_recognise.py`, and
+`mail.py` alike. Tests that draw their input by chance are left out: they would make the score one of chance.
 
 The mutations are mutmut's; three more take an entry out of a table, a word out of a list of words and a choice out of
 a pattern. Prose (a text in a function that has a space in it) is not mutated: it is pinned by `tests/rules/told/`.
@@ -42,6 +42,8 @@ from mutmut.mutation.mutators import mutation_operators
 from mutmut.mutation.pragma_handling import IgnoredCode
 
 ROOT: Final = Path(__file__).parents[1]
+TEXTS: Final = ("recognise.py", "mail.py")
+"""What rules read texts with."""
 LISTED: Final = ROOT / "tests" / "mutants.txt"
 SECONDS: Final = 20
 """How long the tests may take of a mutant, which counts as noticed then."""
@@ -452,12 +454,12 @@ def show(tally: Tally) -> None:
 
 def main() -> None:
     """Run, and say what survives."""
-    parser = argparse.ArgumentParser(description="Mutation tests of the rules and of recognise.py.")
+    parser = argparse.ArgumentParser(description="Mutation tests of the rules, and of recognise.py and mail.py.")
     parser.add_argument("files", nargs="*", type=Path, help="only these files")
     parser.add_argument("--lines", type=int, nargs=2, metavar=("FROM", "TO"), help="only mutants of these lines")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     asked = parser.parse_args()
-    every = [*sorted((ROOT / "cio_proxy" / "rules").glob("*.py")), ROOT / "cio_proxy" / "recognise.py"]
+    every = [*sorted((ROOT / "cio_proxy" / "rules").glob("*.py")), *(ROOT / "cio_proxy" / name for name in TEXTS)]
     files = [file.resolve() for file in asked.files] or every
     lines = range(asked.lines[0], asked.lines[1] + 1) if asked.lines else None
     os.environ["TZ"] = "Asia/Kolkata"  # so that a time without its zone is another
@@ -466,7 +468,7 @@ def main() -> None:
     plugin = Mutation(files, lines, asked.jobs, read_listed())
     options = ["--override-ini=addopts=", "--import-mode=importlib", "-p", "no:terminal", "-p", "no:cacheprovider"]
     options += ["-p", "no:xdist", "-p", "no:randomly", "-W", "ignore"]
-    tests = [str(ROOT / "tests" / "rules"), str(ROOT / "tests" / "test_recognise.py")]
+    tests = [str(ROOT / "tests" / name) for name in ("rules", *(f"test_{name}" for name in TEXTS))]
     code = pytest.main([*options, *tests], plugins=[plugin])
     noticed = sum(tally.noticed for tally in plugin.tallies)
     survivors = sum(len(tally.survivors) for tally in plugin.tallies)

@@ -11,11 +11,39 @@ _SEND = re.compile(rb"/v1/send/(email|push|sms|whatsapp|inbox_message|in_app)\Z"
 _TRIGGER = re.compile(rb"/v1/campaigns/[^/]+/triggers\Z")
 _ESP = re.compile(rb"/v1/esp/suppression/[^/]+/([^/]+)\Z")
 _REPORTING = re.compile(rb"/v1/reporting_webhooks(/[^/]+)?\Z")
-_CONTENT = re.compile(
-    rb"/v1/(?:(?:campaigns|broadcasts)/[^/]+/actions/.+|newsletters(?:/.+)?|transactional(?:/.+)?"
-    rb"|design_studio/emails(?:/.+)?|snippets(?:/.+)?|segments)\Z",
-    re.DOTALL,
+CONTENT = tuple(
+    tuple(f"/v1/{route}".split("/"))
+    for route in (
+        "campaigns/{id}/actions",
+        "campaigns/{id}/actions/{id}",
+        "campaigns/{id}/actions/{id}/language/{language}",
+        "broadcasts/{id}/actions",
+        "broadcasts/{id}/actions/{id}",
+        "broadcasts/{id}/actions/{id}/language/{language}",
+        "newsletters",
+        "newsletters/{id}",
+        "newsletters/{id}/contents",
+        "newsletters/{id}/contents/{id}",
+        "newsletters/{id}/language/{language}",
+        "newsletters/{id}/test_group/{id}/language/{language}",
+        "newsletters/{id}/test_groups",
+        "newsletters/{id}/send",
+        "newsletters/{id}/schedule",
+        "transactional",
+        "transactional/{id}",
+        "transactional/{id}/content/{id}",
+        "transactional/{id}/contents",
+        "transactional/{id}/language/{language}",
+        "design_studio/emails",
+        "design_studio/emails/{id}",
+        "design_studio/emails/{id}/languages",
+        "design_studio/emails/{id}/languages/{language}",
+        "snippets",
+        "snippets/{name}",
+        "segments",
+    )
 )
+"""Routes that carry the content of messages, or a name that is made for people (reference 5.3, 9.12)."""
 
 
 def read(envelope: Envelope, path: bytes) -> tuple[Call, ...]:
@@ -33,9 +61,20 @@ def read(envelope: Envelope, path: bytes) -> tuple[Call, ...]:
     if match := _REPORTING.match(path):
         endpoint = "/v1/reporting_webhooks/{id}" if match[1] else "/v1/reporting_webhooks"
         return (envelope.call("other", endpoint, body=mapping(envelope.document.value)),)
-    if match := _CONTENT.match(path):
-        return (_content(envelope, f"/v1/{path[4:].decode('latin-1').partition('/')[0]}"),)
+    if content := content_route(path):
+        return (_content(envelope, content),)
     return (envelope.call("other", "other"),)
+
+
+def content_route(path: bytes) -> str | None:
+    """The template of a path that carries content, or None. A template holds nothing that was sent."""
+    segments = path.decode("latin-1").rstrip("/").split("/", 10)
+    for route in CONTENT:
+        if len(route) == len(segments) and all(
+            mine == theirs or (mine.startswith("{") and theirs) for mine, theirs in zip(route, segments, strict=True)
+        ):
+            return "/".join(route)
+    return None
 
 
 def _send(envelope: Envelope, endpoint: str) -> Call:
@@ -66,8 +105,10 @@ def _trigger(envelope: Envelope, endpoint: str) -> Call:
 
 
 def _content(envelope: Envelope, endpoint: str) -> Call:
-    if envelope.exchange.method not in ("POST", "PUT"):
+    if envelope.exchange.method in ("GET", "HEAD"):
         return envelope.call("content_read", endpoint)
+    if envelope.exchange.method not in ("POST", "PUT", "PATCH"):
+        return envelope.call("other", endpoint)
     body = envelope.document.value
     if not isinstance(body, dict):
         return envelope.unreadable(endpoint) if envelope.document.faults else envelope.call("content_write", endpoint)

@@ -50,6 +50,9 @@ COMPARE = (
 _PROTECTED = re.compile(rb"(?:https?://[^/]+)?/api/v[12]/")
 _HEX_32 = re.compile(r"[0-9a-f]{32}\Z")
 _HEX_20 = re.compile(r"[0-9a-f]{20}\Z")
+_OF_PIPELINES = re.compile(r"[ps]k_(?:us|eu)_")
+_OF_AN_ACCOUNT = re.compile(r"sa_(?:live|sandbox)_")
+"""Prefixes of newer keys (reference 1.3)."""
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
@@ -101,7 +104,16 @@ def _on_track(call: Call) -> Iterable[Finding]:
 @lru_cache(1_000)
 def is_of_track(scheme: str, secret: str, fault: str, owner: Api | None) -> bool:
     """Whether nothing speaks against credentials on the Track API."""
-    return scheme != "bearer" and not fault and owner in (None, "track_v1") and not _HEX_32.match(secret)
+    return scheme != "bearer" and not fault and owner in (None, "track_v1") and not _foreign_to_track(secret)
+
+
+def _foreign_to_track(secret: str) -> str:
+    """What the key looks like, when that is no Track key."""
+    if _HEX_32.match(secret):
+        return "a key of 32 characters, the shape of an App API key,"
+    if _OF_PIPELINES.match(secret):
+        return "a key with the prefix of a Pipelines key"
+    return "the token of a service account" if _OF_AN_ACCOUNT.match(secret) else ""
 
 
 def _not_of_track(call: Call) -> Iterator[Finding]:
@@ -112,8 +124,8 @@ def _not_of_track(call: Call) -> Iterator[Finding]:
         yield _finding(call, f"the Basic credentials cannot be right: {credentials.fault}", "track", "certain", True)
     elif owner and owner != "track_v1":
         yield _finding(call, f"a {OWNERS[owner]} key on the Track API", "track", "certain")
-    elif _HEX_32.match(credentials.secret):
-        yield _finding(call, "a key of 32 characters, the shape of an App API key, on the Track API", "track", "likely")
+    elif shape := _foreign_to_track(credentials.secret):
+        yield _finding(call, f"{shape} on the Track API", "track", "likely")
 
 
 def _on_app(call: Call) -> Iterator[Finding]:
@@ -124,12 +136,24 @@ def _on_app(call: Call) -> Iterator[Finding]:
         yield _finding(call, f"a {OWNERS[owner]} key on the App API", "app", "certain")
     elif _HEX_20.match(credentials.secret):
         yield _finding(call, "a token of 20 characters, the shape of a Track key, on the App API", "app", "likely")
+    elif _OF_PIPELINES.match(credentials.secret):
+        yield _finding(call, "a token with the prefix of a Pipelines key on the App API", "app", "likely")
 
 
 def _on_pipelines(call: Call) -> Iterator[Finding]:
-    owner = call.credentials.belongs_to
-    if owner and owner != "pipelines":
+    credentials, owner = call.credentials, call.credentials.belongs_to
+    if owner == "pipelines":
+        return
+    if owner:
         yield _finding(call, f"a {OWNERS[owner]} key on the Pipelines API", "pipelines", "certain")
+    elif _HEX_20.match(credentials.user) and _HEX_20.match(credentials.secret):
+        yield _finding(call, "a pair in the shape of a site id and a Track key on Pipelines", "pipelines", "likely")
+    elif credentials.scheme == "bearer" and _HEX_32.match(credentials.secret):
+        yield _finding(
+            call, "a token of 32 characters, the shape of an App API key, on Pipelines", "pipelines", "likely"
+        )
+    elif _OF_AN_ACCOUNT.match(credentials.secret) or _OF_AN_ACCOUNT.match(credentials.user):
+        yield _finding(call, "the token of a service account on Pipelines", "pipelines", "likely")
 
 
 def _finding(call: Call, message: str, fix: str, confidence: Confidence, refusable: bool = False) -> Finding:

@@ -218,3 +218,41 @@ async def test_a_finding_about_a_huge_name_stays_small() -> None:
     (finding,) = await audit_recorded([(exchange("PUT", "/api/v1/customers/42", body), None)], engine)
     assert finding.rule == "oversized-payload"
     assert len(finding.pointer) < 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "kind", "endpoint"),
+    [
+        ("PUT", "/v1/campaigns/3/actions/96", "content_write", "/v1/campaigns/{id}/actions/{id}"),
+        ("GET", "/v1/campaigns/3/actions", "content_read", "/v1/campaigns/{id}/actions"),
+        (
+            "PUT",
+            "/v1/broadcasts/3/actions/96/language/de",
+            "content_write",
+            "/v1/broadcasts/{id}/actions/{id}/language/{language}",
+        ),
+        ("POST", "/v1/newsletters", "content_write", "/v1/newsletters"),
+        ("POST", "/v1/newsletters/", "content_write", "/v1/newsletters"),
+        ("GET", "/v1/newsletters/7/contents/2", "content_read", "/v1/newsletters/{id}/contents/{id}"),
+        (
+            "PUT",
+            "/v1/newsletters/7/test_group/a/language/fr",
+            "content_write",
+            "/v1/newsletters/{id}/test_group/{id}/language/{language}",
+        ),
+        ("POST", "/v1/newsletters/7/send", "content_write", "/v1/newsletters/{id}/send"),
+        ("PUT", "/v1/api/transactional/3/content/139", "content_write", "/v1/transactional/{id}/content/{id}"),
+        ("PATCH", "/v1/design_studio/emails/x", "content_write", "/v1/design_studio/emails/{id}"),
+        ("PUT", "/v1/snippets/footer%20of%20Ada", "content_write", "/v1/snippets/{name}"),
+        ("HEAD", "/v1/snippets/footer", "content_read", "/v1/snippets/{name}"),
+        ("DELETE", "/v1/snippets/footer", "other", "/v1/snippets/{name}"),
+        ("POST", "/v1/segments", "content_write", "/v1/segments"),
+        ("GET", "/v1/newsletters/7/metrics", "other", "other"),
+        ("GET", "/v1/campaigns/3", "other", "other"),
+        ("PUT", "/v1/campaigns//actions/96", "other", "other"),
+        ("GET", "/v1/segments/ada@example.com", "other", "other"),
+    ],
+)
+def test_content_on_the_app_api_has_an_endpoint_without_ids(method: str, path: str, kind: str, endpoint: str) -> None:
+    (call,) = calls(method, path, {"name": "n"}, host="api.customer.io")
+    assert (call.kind, call.endpoint) == (kind, endpoint)

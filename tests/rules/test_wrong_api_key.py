@@ -100,6 +100,52 @@ def test_the_shape_of_a_token_on_the_app_api(token: str, wanted: list[str]) -> N
     assert [sure for _, sure in told(RULE, *APP, headers={"Authorization": f"Bearer {token}"})] == wanted
 
 
+SITE, TRACK_KEY, APP_KEY = "f82ad78f695bd32f9d99", "a13c95a0bc44d9f01e27", "20436c6351668b25a74a2c289a639d3f"
+ACCOUNTS = ["sa_live_0123456789ab", "sa_sandbox_0123456789ab"]
+PREFIXED = [f"{kind}k_{region}_0123456789abcdef" for kind in "ps" for region in ("us", "eu")]
+
+
+@pytest.mark.parametrize(
+    ("headers", "wanted"),
+    [
+        (basic(SITE, TRACK_KEY), ["a pair in the shape of a site id and a Track key on Pipelines"]),
+        (
+            {"Authorization": f"Bearer {APP_KEY}"},
+            ["a token of 32 characters, the shape of an App API key, on Pipelines"],
+        ),
+        *((basic(key, ""), ["the token of a service account on Pipelines"]) for key in ACCOUNTS),
+        *(({"Authorization": f"Bearer {key}"}, ["the token of a service account on Pipelines"]) for key in ACCOUNTS),
+        *((basic(key, ""), []) for key in (SITE, APP_KEY, *PREFIXED)),
+        *(({"Authorization": f"Bearer {key}"}, []) for key in (TRACK_KEY, *PREFIXED)),
+        (basic(SITE, "x"), []),
+        (basic("x", TRACK_KEY), []),
+    ],
+)
+def test_the_shape_of_a_key_on_pipelines(headers: dict[str, str], wanted: list[str]) -> None:
+    found = findings(RULE, *PIPELINES, headers=headers)
+    assert [f.message for f in found] == wanted
+    assert all((f.confidence, f.fix) == ("likely", "Use the write key of the Pipelines source.") for f in found)
+
+
+@pytest.mark.parametrize("key", PREFIXED)
+def test_a_pipelines_key_on_another_api(key: str) -> None:
+    (finding,) = findings(RULE, *TRACK[0], headers=basic(SITE, key))
+    assert (finding.message, finding.confidence) == (
+        "a key with the prefix of a Pipelines key on the Track API",
+        "likely",
+    )
+    (finding,) = findings(RULE, *APP, headers={"Authorization": f"Bearer {key}"})
+    assert finding.message == "a token with the prefix of a Pipelines key on the App API"
+    assert (finding.confidence, finding.fix) == ("likely", "Use `Authorization: Bearer` with an App API key.")
+
+
+@pytest.mark.parametrize("key", ACCOUNTS)
+def test_the_token_of_a_service_account(key: str) -> None:
+    (finding,) = findings(RULE, *TRACK[0], headers=basic(SITE, key))
+    assert (finding.message, finding.confidence) == ("the token of a service account on the Track API", "likely")
+    assert findings(RULE, *APP, headers={"Authorization": f"Bearer {key}"}) == []
+
+
 async def answered(status: int, host: str, target: str, authorization: str = "", method: str = "GET") -> list[Finding]:
     headers = ((b"Authorization", authorization.encode()),) if authorization else ()
     exchange = Exchange(

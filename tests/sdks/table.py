@@ -169,6 +169,16 @@ TABLE: dict[str, dict[str, Reach]] = {
         TRACK: (found("redundant-identify"),),
         CDP: (found("redundant-identify"),),
     },
+    "missing-unsubscribe-link": {
+        NODE: (found("missing-unsubscribe-link"),),
+        TRACK: (found("missing-unsubscribe-link"),),
+        CDP: "sends Pipelines calls only, and no mail",
+    },
+    "trigger-on-every-update": {
+        NODE: (found("trigger-on-every-update"),),
+        TRACK: (found("trigger-on-every-update"),),
+        CDP: (found("trigger-on-every-update"),),
+    },
     "unplanned-event": {
         NODE: (found("unplanned-event"),),
         TRACK: (found("unplanned-event"),),
@@ -189,6 +199,7 @@ UNSTOPPABLE = {
     "shared-anonymous-id",
     "split-identity",
     "redundant-identify",
+    "trigger-on-every-update",
 }
 """Rules that refuse nothing: they find their fault too late, or there is nothing wrong with the call itself."""
 

@@ -1,11 +1,11 @@
 // Commits one pitfall through customerio-node.
 //
 //   node bad.mjs http://127.0.0.1:8080 PITFALL
-import { TrackClient } from 'customerio-node';
+import { SendEmailRequest, TrackClient } from 'customerio-node';
 import { connect, now, pause, step, weekAgo } from './session.mjs';
 
 const [proxy, pitfall] = process.argv.slice(2);
-const { siteId, trackKey, appKey, track, pipelines } = connect(proxy);
+const { siteId, trackKey, appKey, track, pipelines, api } = connect(proxy);
 
 const person = { email: 'grace@example.com', created_at: weekAgo() };
 const other = { email: 'heidi@example.com', created_at: weekAgo() };
@@ -114,6 +114,25 @@ const pitfalls = {
   },
   'redundant-identify': async () => {
     for (let n = 0; n < 10; n += 1) await known();
+  },
+  'missing-unsubscribe-link': () =>
+    step('sendEmail', () =>
+      api.sendEmail(
+        new SendEmailRequest({
+          to: person.email,
+          from: 'news@example.com',
+          identifiers: { id: 'cust-grace' },
+          subject: 'Our week',
+          body: '<p>This was our week.</p>',
+          send_to_unsubscribed: false,
+        }),
+      ),
+    ),
+  'trigger-on-every-update': async () => {
+    for (let n = 0; n < 3; n += 1) {
+      await step('identify', () => track.identify(`cust-${n}`, { ...person, email: `p${n}@example.com` }));
+      await step('track', () => track.track(`cust-${n}`, { name: 'user_updated', data: {} }));
+    }
   },
   'unplanned-event': async () => {
     await known();

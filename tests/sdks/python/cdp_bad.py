@@ -42,6 +42,12 @@ def visitor_who_is_never_joined() -> None:
     identify(email="grace@example.com")
 
 
+def told_of_every_update() -> None:
+    for n in range(3):
+        step("identify", lambda n=n: cdp.identify(f"cust-{n}", PERSON | {"email": f"p{n}@example.com"}))
+        step("track", lambda n=n: cdp.track(f"cust-{n}", "user_updated"))
+
+
 def made_twice() -> None:
     visitor = {"email": "grace@example.com", "created_at": now()}
     step("identify", lambda: cdp.identify(traits=visitor, anonymous_id="anon-grace"))
@@ -117,6 +123,7 @@ PITFALLS = {
     "split-identity": made_twice,
     "inconsistent-attribute-type": another_type,
     "redundant-identify": again_and_again,
+    "trigger-on-every-update": told_of_every_update,
     "unplanned-event": lambda: event_of_known_person("order_shipped", {"order_id": "A-1", "carrier": "post"}),
     "missing-email": lambda: identify(first_name="Grace", created_at=now()),
 }

@@ -5,6 +5,7 @@ import time
 
 import session
 import track_client
+from customerio import SendEmailRequest
 from session import now, step, week_ago
 
 proxy, pitfall = sys.argv[1:]
@@ -53,6 +54,24 @@ def second_id() -> None:
 def visitor_who_is_never_joined() -> None:
     step("track_anonymous", lambda: cio.track_anonymous("anon-grace", "pricing_viewed"))
     identify(email="grace@example.com")
+
+
+def mail_for_subscribers() -> None:
+    letter = SendEmailRequest(
+        to=PERSON["email"],
+        _from="news@example.com",
+        identifiers={"id": "cust-grace"},
+        subject="Our week",
+        body="<p>This was our week.</p>",
+        send_to_unsubscribed=False,
+    )
+    step("send_email", lambda: track_client.app(proxy).send_email(letter))
+
+
+def told_of_every_update() -> None:
+    for n in range(3):
+        step("identify", lambda n=n: cio.identify(f"cust-{n}", **PERSON | {"email": f"p{n}@example.com"}))
+        step("track", lambda n=n: cio.track(f"cust-{n}", "user_updated"))
 
 
 def made_twice() -> None:
@@ -127,6 +146,8 @@ PITFALLS = {
     "split-identity": made_twice,
     "inconsistent-attribute-type": another_type,
     "redundant-identify": again_and_again,
+    "missing-unsubscribe-link": mail_for_subscribers,
+    "trigger-on-every-update": told_of_every_update,
     "unplanned-event": lambda: event_of_known_person("order_shipped", {"order_id": "A-1", "carrier": "post"}),
     "missing-email": lambda: identify(first_name="Grace", created_at=now()),
 }

@@ -1,0 +1,315 @@
+"""Mails that webhooks show, layouts that are known, and what is a mail at all."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from cio_proxy.apis.parts import Envelope
+from cio_proxy.audit import Engine, sealed_with
+from cio_proxy.drivers import Recorded, audit_recorded
+from cio_proxy.model import EMPTY_DOCUMENT, NO_CREDENTIALS, Call, Exchange, Finding, RuleSettings, Settings, Unavailable
+from cio_proxy.rules import RULES
+from cio_proxy.rules.missing_unsubscribe_link import MAIL_ONLY, OBJECTS, RULE, check, mails, path_of, was_sent
+
+from .alone import NOW, told
+
+ID = RULE.id
+ACTION = "api.customer.io/v1/campaigns/7/actions/96"
+PAGE = "<html><body><a href='https://shop.example'>Shop</a></body></html>"
+BARE = "<p>Hi</p>"
+LINKED = "{{content}}<a href='{% unsubscribe_url %}'>Leave</a>"
+UNLINKED = "<b>{{content}}</b>"
+
+
+# --- what was sent ---------------------------------------------------------------------------------
+
+SENT = {
+    "recipient": "ada@example.com",
+    "subject": "Spring",
+    "campaign_id": 9,
+    "content": "<html><body>All tulips: <a href='https://shop.example'>here</a></body></html>",
+}
+
+
+def webhook(told: Mapping[str, Any], metric: str = "sent", object_type: str | None = "email") -> Call:
+    exchange = Exchange(id="1", at=NOW, method="POST", target=b"/hook", host="app", headers=(), body=b"{}")
+    envelope = Envelope(exchange, "webhooks", "w", "w", NO_CREDENTIALS, EMPTY_DOCUMENT)
+    body = {"metric": metric, "data": told} | ({} if object_type is None else {"object_type": object_type})
+    return envelope.call("webhook_metric", "webhook", body=body, name=metric, data=told, data_at="/data")
+
+
+def said(call: Call) -> list[tuple[str, str, str]]:
+    results = list(check(call, None))  # type: ignore[arg-type]  # a webhook asks nothing
+    return [(each.pointer, each.confidence, each.message) for each in results if isinstance(each, Finding)]
+
+
+def test_a_mail_that_was_sent_without_a_link() -> None:
+    assert said(webhook(SENT)) == [("/data/content", "likely", "the mail has no link to unsubscribe")]
+    assert said(webhook(SENT, object_type=None)) != []
+    assert said(webhook({**SENT, "content": "<p>Hi</p>"})) == [
+        ("/data/content", "certain", "the mail has no link to unsubscribe")
+    ]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        webhook({**SENT, "content": f"{SENT['content']} Unsubscribe"}),
+        webhook({**SENT, "headers": {"List-Unsubscribe": "<https://shop.example/u>"}}),
+        webhook({**SENT, "headers": [{"name": "LIST-UNSUBSCRIBE", "value": "<https://shop.example/u>"}]}),
+        webhook({**SENT, "transactional_message_id": 3}),
+        webhook(SENT, metric="delivered"),
+        webhook(SENT, object_type="sms"),
+        webhook({**SENT, "content": None}),
+        webhook({**SENT, "content": ""}),
+        webhook({**SENT, "subject": None}),
+        webhook({name: value for name, value in SENT.items() if name != "content"}),
+    ],
+)
+def test_what_was_sent_and_is_right_or_no_mail(call: Call) -> None:
+    assert said(call) == []
+
+
+def test_of_what_was_sent_the_content_is_the_whole_mail() -> None:
+    mail = was_sent(webhook(SENT))
+    assert mail is not None
+    assert (mail.layout, mail.message, mail.language, mail.headers) == ("", "", "", {})
+
+
+# --- what is written -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MAIL_ONLY)
+def test_what_only_mails_have_makes_a_mail(name: str) -> None:
+    assert told(ID, "PUT", ACTION, {"body": PAGE, name: "1"}) == [("/body", "likely")]
+    assert told(ID, "PUT", ACTION, {"body": PAGE, name: ""}) == []
+    assert told(ID, "PUT", ACTION, {"body": PAGE, name: "1", "type": "push"}) == []
+
+
+ROUTES = ["campaigns/7/actions/96", "broadcasts/7/actions/96", "newsletters", "newsletters/7/contents/2"]
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_every_route_of_marketing_mail(route: str) -> None:
+    assert told(ID, "PUT", f"api.customer.io/v1/{route}", {"type": "email", "body": PAGE}) == [("/body", "likely")]
+    for other in ("design_studio/emails/7", "snippets/a", "segments"):
+        assert told(ID, "PUT", f"api.customer.io/v1/{other}", {"type": "email", "body": PAGE}) == []
+
+
+@pytest.mark.parametrize(
+    ("layout", "body", "found"),
+    [
+        ("", BARE, ["certain"]),
+        (None, BARE, []),
+        ("Standard", BARE, []),
+        ("Standard", PAGE, ["likely"]),
+        (UNLINKED, BARE, ["certain"]),
+        ("<a href='x'>{{content}}</a>", BARE, ["likely"]),
+        ("{{content}}", PAGE, ["likely"]),
+        (LINKED, BARE, []),
+        ("{{content}}{{snippets.outro}}", BARE, []),
+        ("{{ event.content }}{{content}}", BARE, []),
+        (UNLINKED, "{{snippets.outro}}", []),
+        ("<html lang='ka'>{{content}}</html>", BARE, []),
+        ("", " \n", []),
+        (7, BARE, ["certain"]),
+    ],
+)
+def test_a_mail_and_its_layout(layout: object, body: str, found: list[str]) -> None:
+    written = {"type": "email", "body": body} | ({} if layout is None else {"layout": layout})
+    assert [sure for _, sure in told(ID, "PUT", ACTION, written)] == found
+
+
+def test_a_tag_that_is_written_as_a_variable_is_a_possible_fault() -> None:
+    written = {"type": "email", "layout": "", "body": "<a href='{{ unsubscribe_url }}'>Unsubscribe</a>"}
+    assert told(ID, "PUT", ACTION, written) == [("/body", "possible")]
+    written["body"] += "{% unsubscribe_url %}"
+    assert told(ID, "PUT", ACTION, written) == []
+
+
+# --- transactional ---------------------------------------------------------------------------------
+
+SEND = "api.customer.io/v1/send/email"
+MESSAGE = {"to": "a@example.com", "from": "b@example.com", "identifiers": {"id": "1"}, "body": BARE}
+
+
+@pytest.mark.parametrize(
+    ("judged", "more", "found"),
+    [
+        ("marked", {}, []),
+        ("marked", {"send_to_unsubscribed": True}, []),
+        ("marked", {"send_to_unsubscribed": False}, [("/body", "certain")]),
+        ("marked", {"subject": "20% off"}, []),
+        ("never", {"send_to_unsubscribed": False}, []),
+        ("never", {"subject": "20% off"}, []),
+        ("promotional", {"send_to_unsubscribed": False}, [("/body", "certain")]),
+        ("promotional", {"subject": "20% off"}, [("/body", "certain")]),
+        ("promotional", {"subject": "Your receipt"}, []),
+        ("promotional", {"subject": 20}, []),
+        ("all", {}, [("/body", "certain")]),
+        ("all", {"body": "", "body_plain": "Hi"}, [("/body_plain", "certain")]),
+        ("all", {"body": None}, []),
+        ("all", {"body": ["Hi"]}, []),
+        ("all", {"transactional_message_id": 3}, []),
+        ("all", {"transactional_message_id": 3, "body": PAGE}, [("/body", "likely")]),
+        ("all", {"transactional_message_id": None}, [("/body", "certain")]),
+        ("all", {"language": "ka"}, []),
+    ],
+)
+async def test_transactional_mail(judged: str, more: dict[str, Any], found: list[tuple[str, str]]) -> None:
+    results = await audited(("POST", SEND, MESSAGE | more, None), transactional=judged)
+    assert [(each.pointer, each.confidence) for each in results] == found
+    assert await audited(("POST", SEND.replace("email", "push"), MESSAGE | more, None), transactional=judged) == []
+
+
+@pytest.mark.parametrize(
+    "subject",
+    ["Summer sale", "10 % off", "Deals", "The newsletter", "Promo-Code", "Rabattaktion", "Les soldes", "Black Friday"],
+)
+async def test_subjects_that_sound_like_an_offer(subject: str) -> None:
+    sent = MESSAGE | {"subject": subject}
+    assert len(await audited(("POST", SEND, sent, None), transactional="promotional")) == 1
+
+
+@pytest.mark.parametrize("subject", ["Your order", "Wholesale account approved", "Offered", "Verify it is you"])
+async def test_subjects_that_do_not(subject: str) -> None:
+    sent = MESSAGE | {"subject": subject}
+    assert await audited(("POST", SEND, sent, None), transactional="promotional") == []
+
+
+# --- what is read, and what it says of what is written later ----------------------------------------
+
+
+async def audited(*sent: tuple[str, str, Any, Any], **params: Any) -> list[Finding]:
+    """What is said of requests and their answers; an answer of None is an empty one."""
+    recorded = []
+    for number, (method, url, body, answer) in enumerate(sent):
+        host, slash, path = url.partition("/")
+        request = Exchange(
+            id=f"{number:08x}",
+            at=NOW + number,
+            method=method,
+            target=(slash + path).encode(),
+            host=host,
+            headers=((b"Authorization", b"Bearer x"),),
+            body=b"" if body is None else json.dumps(body).encode(),
+        )
+        recorded.append((request, Recorded(NOW + number, 200, json.dumps(answer or {}).encode())))
+    errors: list[object] = []
+    settings = Settings(rules={ID: RuleSettings(report="possible", params=params)})
+    rules = tuple(each for each in RULES if each.info.id == ID)
+    engine = Engine(settings, rules, sealed_with(b"k" * 32), rule_error=lambda *error: errors.append(error))
+    found = await audit_recorded(recorded, engine)
+    assert errors == []
+    return found
+
+
+def read(layout: object, id: int = 96, **more: object) -> dict[str, Any]:
+    return {"actions": [{"id": id, "type": "email", "body": BARE, "layout": layout, **more}]}
+
+
+ACTIONS = ("GET", "api.customer.io/v1/campaigns/7/actions", None)
+WRITE = ("PUT", ACTION, {"type": "email", "body": BARE}, None)
+
+
+@pytest.mark.parametrize(
+    ("answers", "found"),
+    [
+        ([read(UNLINKED)], 1),
+        ([read("")], 1),
+        ([read(LINKED)], 0),
+        ([read("Standard")], 0),
+        ([read(UNLINKED, id=97)], 0),
+        ([read(UNLINKED), read(LINKED)], 0),
+        ([read("{{content}}{{snippets.a}}")], 0),
+    ],
+)
+async def test_the_layout_that_was_read_of_a_message_is_the_one_it_has(answers: list[Any], found: int) -> None:
+    results = await audited(*[(*ACTIONS, answer) for answer in answers], WRITE)
+    assert [each.pointer for each in results if each.method == "PUT"] == ["/body"] * found
+
+
+async def test_a_layout_that_was_changed_since_counts_as_it_is_now() -> None:
+    later = ("GET", "api.customer.io/v1/campaigns/7/actions", None, read(LINKED))
+    results = await audited((*ACTIONS, read(UNLINKED)), *[later] * 70, WRITE)
+    assert [each for each in results if each.method == "PUT"] == []
+
+
+async def test_a_layout_is_known_by_its_id_for_other_messages() -> None:
+    other = "api.customer.io/v1/campaigns/8/actions/1"
+    written = {"type": "email", "body": PAGE, "layout_id": 5}
+    assert len(await audited((*ACTIONS, read(LINKED, layout_id=4)), ("PUT", other, written, None))) == 1
+    assert await audited((*ACTIONS, read(LINKED, layout_id=5)), ("PUT", other, written, None)) == []
+    taught = ("PUT", ACTION, {"type": "email", "body": BARE, "layout": LINKED, "layout_id": 5}, None)
+    assert await audited(taught, ("PUT", other, written, None)) == []
+
+
+async def test_another_language_has_the_layout_of_its_message() -> None:
+    written = {"type": "email", "body": BARE}
+    results = await audited((*ACTIONS, read(UNLINKED)), ("PUT", f"{ACTION}/language/de", written, None))
+    assert [each.pointer for each in results] == ["path:", "/body"]
+    assert results[1].message == "the mail has no link to unsubscribe, and neither does its layout"
+
+
+async def test_a_mail_that_is_read_is_told_of_where_it_is() -> None:
+    (finding,) = await audited((*ACTIONS, read("")))
+    assert finding.message == "the mail has no link to unsubscribe; it is /actions/0/body of the answer"
+    assert finding.confidence == "certain"
+    (finding,) = await audited(("GET", ACTION, None, {"action": read("")["actions"][0]}))
+    assert finding.message.endswith("it is /action/body of the answer")
+
+
+@pytest.mark.parametrize(
+    "answer", [{"content": {"type": "email", "body": PAGE}}, {"contents": [{"type": "email", "body": PAGE}]}]
+)
+async def test_a_transactional_template_that_is_read(answer: Any) -> None:
+    asked = ("GET", "api.customer.io/v1/transactional/3/contents", None, answer)
+    assert await audited(asked) == []
+    assert await audited(asked, transactional="promotional") == []
+    assert len(await audited(asked, transactional="all")) == 1
+    written = ("PUT", "api.customer.io/v1/transactional/3/content/1", {"type": "email", "body": PAGE}, None)
+    assert await audited(written) == []
+    assert len(await audited(written, transactional="all")) == 1
+
+
+def test_the_mails_of_an_answer() -> None:
+    many = json.dumps({"a": [{"type": "email", "body": "x", "id": n} for n in range(OBJECTS + 5)]}).encode()
+    found = list(mails(many, "/v1/x", "de"))
+    assert len(found) == OBJECTS
+    assert (found[1].message, found[1].at, found[1].language) == ("/v1/x/1", "/a/1/body", "de")
+    (one,) = mails(b'{"a": {"type": "email", "body": "x", "language": "fr"}}', "/v1/x", "de")
+    assert (one.message, one.at, one.language) == ("/v1/x", "/a/body", "fr")
+    (one,) = mails(b'{"a": {"type": "email", "body": "x", "language": ""}}', "/v1/x", "de")
+    assert one.language == "de"
+    for answer in (b"", b"{", b"[]", b"[" * 100_000, b'{"a": 1}', b'{"a": [1]}', b'{"a": {"type": "email"}}'):
+        assert list(mails(answer, "/v1/x")) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("/v1/campaigns/7/actions/96", "/v1/campaigns/7/actions/96"),
+        ("/v1/campaigns/7/actions/96/?a=/language/b", "/v1/campaigns/7/actions/96"),
+        ("/v1/api/campaigns/7/actions/96/language/de", "/v1/campaigns/7/actions/96"),
+        ("https://api.customer.io/v1/newsletters", "/v1/newsletters"),
+    ],
+)
+def test_the_path_of_a_message(target: str, path: str) -> None:
+    exchange = Exchange(id="1", at=NOW, method="PUT", target=target.encode(), host="x", headers=(), body=b"{}")
+    endpoint = "/v1/campaigns/{id}/actions/{id}" + ("/language/{language}" if target.endswith("de") else "")
+    envelope = Envelope(exchange, "app", "w", "w", NO_CREDENTIALS, EMPTY_DOCUMENT)
+    assert path_of(envelope.call("content_write", endpoint)) == path
+
+
+def test_what_is_not_judged_says_why() -> None:
+    reasons = []
+    for content in ("{{snippets.a}}", "a" * 200_000):
+        (result,) = check(webhook({**SENT, "content": content}), None)  # type: ignore[arg-type]
+        assert isinstance(result, Unavailable)
+        reasons.append(result.reason)
+    assert reasons == [
+        "part of the mail is a snippet, a component or a variable",
+        "the mail is too long, or in a language that is not known",
+    ]
