@@ -153,10 +153,11 @@ class Auditor:
         *,
         upstream_seconds: float | None = None,
         location: str | None = None,
+        closed: bool = False,
     ) -> Answer:
         """Settle an exchange that has its answer; what it taught is stored before this returns.
 
-        `location` is that of a redirect to the other region.
+        `location` is that of a redirect to the other region; `closed` says that the answer ends the client's connection.
         """
         answer = Answer(status, None)
         verdict = audit.verdict
@@ -178,6 +179,7 @@ class Auditor:
             refused_items=cut | track_v2.refused_by(status, body, kept),
             body=body,
             location=location,
+            closed=closed,
         )
         await self._settle(audit, outcome)
         self._end(audit, ending, answer.status, upstream_seconds)

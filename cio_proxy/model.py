@@ -162,6 +162,8 @@ class Outcome(NamedTuple):
     body: bytes | None = None
     location: str | None = None
     """The `Location` of a redirect to the other region's host, whether it was followed here or passed on."""
+    closed: bool = False
+    """Whether the answer ended the client's connection, although the request did not ask for that."""
 
     def of(self, call: Call) -> OutcomeKind:
         """The outcome of one call of the exchange."""
