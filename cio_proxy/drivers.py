@@ -157,7 +157,7 @@ class Auditor:
     ) -> Answer:
         """Settle an exchange that has its answer; what it taught is stored before this returns.
 
-        `location` is that of a redirect to the other region; `closed` says that the answer ends the client's connection.
+        `location` is that of a redirect to the other region; `closed`: the answer ends the client's connection.
         """
         answer = Answer(status, None)
         verdict = audit.verdict

@@ -116,7 +116,7 @@ class Example:
     """The findings of deadlines that have passed by the end."""
 
     def play(self, start: float) -> Iterator[Sent]:
-        """The exchanges in the order of their times when the case starts at `start`, repeats and placeholders expanded."""
+        """The exchanges by their times when the case starts at `start`, repeats and placeholders expanded."""
         after = -1.0
         times: list[tuple[float, int, int]] = []
         for index, step in enumerate(self.exchanges):

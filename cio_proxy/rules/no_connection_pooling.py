@@ -1,19 +1,20 @@
 """A client opens a new connection for every request, one after the other.
 
-Every connection costs a TCP and a TLS handshake, two or three times the way to Customer.io and back, before the request
-is even sent. Under load the app waits for handshakes, and runs out of local ports. The usual causes are a client object
-or a session that is made anew for each call, and a `Connection: close` that somebody once set.
+Every connection costs a TCP and a TLS handshake, two or three times the way to Customer.io and back, before the
+request is even sent. Under load the app waits for handshakes, and runs out of local ports. The usual causes are a
+client object or a session that is made anew for each call, and a `Connection: close` that somebody once set.
 
 Judged is one client: what sends from one address, under one User-Agent (without its version), with one workspace's
 credentials. `requests` of them have to come within `window` with fewer than 1.5 requests on a connection, and nearly
 every connection has to be opened after the one before was answered, and less than `idle` later: then there was one to
-use again. So what opens many at once (a pool that warms up), what comes now and then (an idle connection is closed, after
-4 s in Node) and what alternates over a few connections is left alone. So are an answer that closes the connection itself,
-and what comes through another proxy or a load balancer, which opens the connections then. The Ruby library opens one for
-every call and has no setting for it: that is `possible`. The proxy cannot see whether a process ended in between; a
-function or a script that runs once for each call is a case for an exemption of its client.
+use again. So what opens many at once (a pool that warms up), what comes now and then (idle connections are closed,
+after 4 s in Node) and what alternates over a few connections is left alone. So are an answer that closes the
+connection itself, and what comes through another proxy or a load balancer, which opens the connections then. The Ruby
+library opens one for every call and has no setting for it: that is `possible`. The proxy cannot see whether a process
+ended in between; a function or a script that runs once for each call is a case for an exemption of its client.
 
-Fix: make one client object when the process starts and use it for every call; the libraries keep its connections open.
+Fix: make one client object when the process starts and use it for every call; the libraries keep its connections
+open.
 
 See https://docs.customer.io/integrations/api/track/
 See https://github.com/customerio/customerio-python (use_connection_pooling)
@@ -22,6 +23,7 @@ See https://github.com/customerio/customerio-python (use_connection_pooling)
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 from cio_proxy.model import (
@@ -41,6 +43,7 @@ from cio_proxy.model import (
     Span,
     Unavailable,
 )
+from cio_proxy.recognise import labelled_moment, moment_label
 
 RULE = RuleInfo(
     id="no-connection-pooling",
@@ -67,12 +70,6 @@ COUNTED_EVERY = 8
 BETWEEN = (b"x-forwarded-for", b"forwarded", b"via", b"x-real-ip")
 """Headers of what stands between an app and this proxy: then the connections are its own."""
 RUBY = "Customer.io Ruby Client"
-
-AGES = 1 << 44
-LONGEST = (1 << 20) - 1
-"""Milliseconds an answer may have taken, as far as it is told: 17 minutes."""
-_LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
-_DIGITS = str.maketrans("abcdefghijklmnop", "0123456789abcdef")
 
 
 class Use(NamedTuple):
@@ -113,7 +110,7 @@ def _judged(call: Call, outcome: Outcome, known: Known) -> Iterator[Finding | Fa
     requests = sum(use.requests for use in uses)
     if len(opened) < params["requests"] or requests >= PER_CONNECTION * len(opened):
         return
-    pairs = list(zip(opened, opened[1:], strict=False))
+    pairs = list(pairwise(opened))
     in_turn = sum(0 <= later.at - earlier.answered < params["idle"] for earlier, later in pairs)
     told = key._replace(kind="connections-told")
     if in_turn < SEQUENTIAL * len(pairs) or known.span(told) is not None:
@@ -129,8 +126,8 @@ def _finding(exchange: Exchange, opened: int, requests: int, seconds: float) -> 
         "header:Connection",
         f"this client opened {opened} connections for {requests} requests within {seconds:.1f} s, one after the other",
         effect="Each request waits for a TCP and a TLS handshake; under load the app runs out of local ports.",
-        fix="The Ruby library opens a connection for every call: put several operations into one `batch`, and send in the"
-        " background."
+        fix="The Ruby library opens a connection for every call: put several operations into one `batch`, and send it"
+        " in the background."
         if cannot
         else "Leave `Connection: close` out, so that the connection stays open."
         if asked
@@ -154,14 +151,10 @@ def _agent(exchange: Exchange) -> str:
 
 
 def when(use: Use) -> str:
-    """A use as a label of which the latest comes first, and stays; of letters, which nothing masks."""
-    took = min(max(0, round((use.answered - use.at) * 1000)), LONGEST)
-    text = f"{AGES - round(use.at * 1000):012x}{took:05x}{use.requests:x}{use.opened:x}"
-    return text.translate(_LETTERS)
+    """A use as a label of which the latest comes first, and stays."""
+    return moment_label(use.at, use.answered) + ("o" if use.opened else "e" if use.requests > 1 else "u")
 
 
 def read(label: str) -> Use:
     """The use that a label tells of."""
-    text = label.translate(_DIGITS)
-    at = (AGES - int(text[:12], 16)) / 1000
-    return Use(at, at + int(text[12:17], 16) / 1000, int(text[17], 16), text[18] == "1")
+    return Use(*labelled_moment(label), COUNTED_EVERY if label[-1] == "e" else 1, label[-1] == "o")
