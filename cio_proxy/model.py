@@ -51,7 +51,8 @@ Kind = Literal[
 ]
 Severity = Literal["error", "warning", "info"]
 Confidence = Literal["certain", "likely", "possible"]
-Action = Literal["off", "log", "block", "default"]
+Action = Literal["off", "log", "block", "pace", "default"]
+Paced = Literal["held", "passed", "would"]
 Taken = Literal["logged", "would_block", "blocked", "exempt", "baselined"]
 People = Literal["partial", "complete"]
 Enforcement = Literal["observe", "enforce"]
@@ -64,6 +65,8 @@ SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
 CONFIDENCES: Final[tuple[Confidence, ...]] = get_args(Confidence)
 TAKEN: Final[tuple[Taken, ...]] = get_args(Taken)
 ENDINGS: Final[tuple[Ending, ...]] = get_args(Ending)
+ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
+PACED: Final[tuple[Paced, ...]] = get_args(Paced)
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """What is shown of a method; any other one may hold anything."""
@@ -836,6 +839,8 @@ class RuleInfo:
     params: Mapping[str, Param] = NOTHING
     version: int = 1
     stage: Literal["preview", "stable"] = "stable"
+    caution: str = ""
+    """What an operator who sets `action: block` has to know."""
 
     def finding(
         self,
@@ -869,6 +874,15 @@ class RuleInfo:
             refusable=refusable,
             whole=whole,
         )
+
+
+class Limit(NamedTuple):
+    """How fast an app may send: by a schedule, so many a second, so many at once, and held for so long at most."""
+
+    key: Key
+    rate: float
+    burst: float
+    hold: float
 
 
 # --- what is done about it ---------------------------------------------------------------------

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from math import ceil
+from typing import Final
 
 from cio_proxy.model import Finding, Json, Refusal
+
+LATEST: Final = 10
+"""Seconds that a client is asked to wait at most: customerio-node waits for 30 s in all."""
 
 
 def union_error(status: int, code: str, message: str, entries: Sequence[dict[str, Json]] = ()) -> bytes:
@@ -37,11 +43,25 @@ def refusal(findings: Sequence[Finding]) -> Refusal:
     return refused(first.rule, "blocked", message, entries)
 
 
-def refused(why: str, code: str, message: str, entries: Sequence[dict[str, Json]] = ()) -> Refusal:
-    """The 400 of a refusal, with `why` in its reason phrase: some SDKs show nothing else (reference 8.4)."""
-    body = union_error(400, code, message, entries)
+def too_many(finding: Finding, seconds: float) -> Refusal:
+    """Refuse with 429 what may come in so many seconds.
+
+    Without `Retry-After` customerio for Python would not send it again, and a long one makes customerio-node give up
+    (reference 8.1, 9.18).
+    """
+    after = str(max(1, min(LATEST, ceil(seconds)))).encode()
+    message = f"blocked by cio-proxy: {finding.rule}: {finding.message}. {finding.fix}"
+    answer = refused(finding.rule, "rate_limited", message, status=429)
+    return replace(answer, headers=(*answer.headers, (b"Retry-After", after)))
+
+
+def refused(
+    why: str, code: str, message: str, entries: Sequence[dict[str, Json]] = (), *, status: int = 400
+) -> Refusal:
+    """The answer of a refusal, with `why` in its reason phrase: some SDKs show nothing else (reference 8.4)."""
+    body = union_error(status, code, message, entries)
     return Refusal(
-        status=400,
+        status=status,
         reason=f"Blocked by cio-proxy: {why}",
         headers=((b"Content-Type", b"application/json"), (b"Content-Length", str(len(body)).encode())),
         body=body,

@@ -30,15 +30,15 @@ class Reading(NamedTuple):
 class Slots(NamedTuple):
     """When some of what was asked for may go: the first in so many seconds, which may be past, and the next in turn.
 
-    The others of it, beyond `count`, have no slot.
+    The others of it, beyond `granted`, have no slot.
     """
 
     first: float
-    count: int
+    granted: int
 
 
 class Rate(NamedTuple):
-    """How fast something may go: so many a second, so many of them at once, and planned so many seconds ahead at most."""
+    """How fast something may go: so many a second, so many at once, and planned so many seconds ahead at most."""
 
     each: float
     burst: float
@@ -54,8 +54,8 @@ class Rate(NamedTuple):
         at_once = (max(1.0, self.burst) - 1) * step
         begin = now if planned is None or planned > now + at_once + self.ahead + 2 * step else max(planned, now)
         first = begin - at_once - now
-        count = min(number, max(0, floor((self.ahead - first) / step + EXACT) + 1))
-        return Slots(first, count), begin + count * step
+        granted = min(number, max(0, floor((self.ahead - first) / step + EXACT) + 1))
+        return Slots(first, granted), begin + granted * step
 
 
 EXACT = 1e-6

@@ -97,7 +97,7 @@ class Patient:
         return self.store.scan(kind)
 
     async def reserve(self, key: Key, number: int, rate: Rate) -> Slots:
-        """Take slots in a schedule. Raises what the store raises, TimeoutError, or again what it raised a moment ago."""
+        """Take slots in a schedule. Raises what the store raises, TimeoutError, or again what it raised last."""
         self._reserving.ask()
         try:
             async with asyncio.timeout(READ_SECONDS):

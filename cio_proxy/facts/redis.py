@@ -5,9 +5,9 @@ marks, and another joins and takes marks back, in one round trip each. A record 
 eight bytes of expiry, then the value. Joining is done by Redis, so that no replica loses what another one taught.
 
 `cio-proxy:{WORKSPACE}:r:SUBJECT` is a record; a field `?KIND` in it counts who is about to teach that kind.
-`cio-proxy:{WORKSPACE}:due` sorts deadlines by when to look at them. `cio-proxy:{WORKSPACE}:planned:KIND:SUBJECT` is until
-when the slots of a schedule are taken. `cio-proxy:workspaces` sorts the workspaces by when
-they were seen, `cio-proxy:evicted` is how many keys Redis had evicted when that was looked at last.
+`cio-proxy:{WORKSPACE}:due` sorts deadlines by when to look at them, and `cio-proxy:{WORKSPACE}:planned:KIND:SUBJECT` is
+until when the slots of a schedule are taken. `cio-proxy:workspaces` sorts the workspaces by when they were seen,
+`cio-proxy:evicted` is how many keys Redis had evicted when that was looked at last.
 """
 
 from __future__ import annotations
@@ -373,8 +373,8 @@ class RedisStore:
     async def reserve(self, key: Key, number: int, rate: Rate) -> Slots:
         """Take slots in a schedule that all replicas share, on the clock of Redis."""
         arguments = (*map(repr, rate), number, repr(EXACT))
-        first, count = await self._run(RESERVE, [_planned_key(key)], arguments)
-        return Slots(float(first), count)
+        first, granted = await self._run(RESERVE, [_planned_key(key)], arguments)
+        return Slots(float(first), granted)
 
     async def clear(self) -> None:
         """Forget everything, for all replicas."""

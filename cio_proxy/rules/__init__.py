@@ -9,7 +9,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cio_proxy.model import Call, Deadline, Fact, Finding, Key, Known, Outcome, People, RuleInfo, Settings, Unavailable
+from cio_proxy.model import (
+    Call,
+    Deadline,
+    Fact,
+    Finding,
+    Key,
+    Known,
+    Limit,
+    Outcome,
+    People,
+    RuleInfo,
+    Settings,
+    Unavailable,
+)
 from cio_proxy.rules import (
     ambiguous_identifier,
     anonymous_id_not_merged,
@@ -97,6 +110,10 @@ class Rule:
     learn: Callable[[Call, Outcome, Mapping[str, Any]], Iterable[Fact]] | None
     review: Callable[[Call, Outcome, Known], Iterable[Finding | Unavailable | Fact]] | None
     due: Callable[[Deadline, Known], Results] | None
+    limit: Callable[[Call, Mapping[str, Any]], Limit | None] | None
+    """How fast such calls may be sent, where the operator paces or refuses them."""
+    excess: Callable[[Call, Limit], Finding] | None
+    """The finding of a call that is too fast."""
 
 
 def rule_of(module: ModuleType) -> Rule:
@@ -125,6 +142,8 @@ def rule_of(module: ModuleType) -> Rule:
         learn=getattr(module, "learn", None),
         review=getattr(module, "review", None),
         due=getattr(module, "due", None),
+        limit=getattr(module, "limit", None),
+        excess=getattr(module, "excess", None),
     )
 
 

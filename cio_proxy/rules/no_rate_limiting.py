@@ -42,6 +42,7 @@ from cio_proxy.model import (
     Groups,
     Key,
     Known,
+    Limit,
     Outcome,
     Param,
     People,
@@ -57,6 +58,11 @@ RULE = RuleInfo(
     category="7",
     kinds=frozenset(KINDS) - {"webhook_metric"},
     apis=frozenset({"track_v1", "track_v2", "pipelines", "app"}),
+    actions=("off", "log", "block", "pace", "default"),
+    caution=(
+        "a call that is answered 429 is lost where the client does not send it again: async-customerio, go and Ruby"
+        " never do, and customerio for Python only over TLS; `action: pace` holds calls instead"
+    ),
     params={
         # Reference 6.1, each with its source.
         "track": Param(100, "Track requests a second ('fair use'; another official text says 1,000)"),
@@ -67,6 +73,9 @@ RULE = RuleInfo(
         "burst_rate": Param(1_000, "Track or Pipelines requests a second that not even three seconds may be above"),
         "patience": Param(1.0, "how long a call has to wait after a 429", "duration"),
         "retries": Param(3, "so often the same call has to come again at once, and be answered 429"),
+        "burst": Param(1.0, "`pace` and `block` let so many seconds' worth go at once", "duration"),
+        # The SDKs wait for 10 s and more (reference 8.1), and Customer.io takes its time too.
+        "hold": Param(8.0, "how long `pace` holds a call; more than 8s is not possible", "duration"),
         "again": Param(3600.0, "how long nothing is told again of a rate", "duration"),
     },
 )
@@ -97,6 +106,8 @@ NAMES: Final[Mapping[Group, str]] = {
     "trigger": "broadcast triggers",
 }
 LETTER: Final = {True: "b", False: "s"}
+LONGEST: Final = 8.0
+"""Seconds that a call is held for at most."""
 RETRY: Final = b"x-retry-count"
 
 
@@ -230,6 +241,27 @@ def _waited(call: Call, outcome: Outcome, known: Known) -> Iterator[Finding | Fa
             fix="After a 429 wait as long as `Retry-After` says, else a second, and twice as long each time.",
             confidence="certain",
         )
+
+
+def limit(call: Call, params: Mapping[str, Any]) -> Limit | None:
+    """The figure that the group of a call keeps to. A trigger would be held for longer than anybody waits."""
+    group = group_of(call)
+    if group == "trigger" or not call.workspace:
+        return None
+    rate = float(params[group])
+    return Limit(_key(call, group)._replace(kind="pace"), rate, rate * params["burst"], min(LONGEST, params["hold"]))
+
+
+def excess(call: Call, limit: Limit) -> Finding:
+    """The finding of a call that comes before its time."""
+    return RULE.finding(
+        "path:",
+        f"more than {limit.rate:g} {NAMES[group_of(call)]} a second",
+        effect="What is sent faster for long may be throttled or dropped; the App API answers 429.",
+        fix="Send it again after the seconds that `Retry-After` says, and limit how many requests run at once.",
+        confidence="certain",
+        whole=True,
+    )
 
 
 def _counted(call: Call, params: Mapping[str, Any]) -> Counted | None:
