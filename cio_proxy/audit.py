@@ -19,9 +19,9 @@ from cio_proxy import apis, policy
 from cio_proxy.apis import track_v2
 from cio_proxy.apis.clients import Clients
 from cio_proxy.apis.credentials import Keyring, Sites, secrets_of
-from cio_proxy.apis.refusals import refusal
+from cio_proxy.apis.refusals import refusal, too_many
 from cio_proxy.baseline import entry
-from cio_proxy.facts import Reading, people, reactions, webhooks, workspace
+from cio_proxy.facts import Rate, Reading, people, reactions, webhooks, workspace
 from cio_proxy.facts.workspace import Watch
 from cio_proxy.masking import masked, masked_json, spellings
 from cio_proxy.model import (
@@ -42,6 +42,7 @@ from cio_proxy.model import (
     Key,
     Kind,
     Known,
+    Limit,
     Outcome,
     People,
     Record,
@@ -187,6 +188,20 @@ class Opened:
         return [key for key in self.announced if key.kind not in records.get(key.of, ())]
 
 
+class Limited(NamedTuple):
+    """How fast an exchange may go on: the schedule it shares with others, and what is done when it comes too early."""
+
+    key: Key
+    rate: Rate
+    limit: Limit
+    urgent: bool
+    """Whether it is never refused, and held only behind what is held of the same person."""
+    refuses: bool
+    """Whether it is refused then; else it is held."""
+    enforced: bool
+    """Whether that is done; else it is counted."""
+
+
 class Settled(NamedTuple):
     """What an outcome taught, and what it showed."""
 
@@ -296,6 +311,10 @@ class Engine:
         self._clients = Clients(settings.clients)
         self._params = {rule.info.id: self._params_of(rule) for rule in self.rules}
         self._plans: dict[Form, Plan] = {}
+        self._limiting = next(
+            (rule for rule in self.rules if rule.limit and settings.rule(rule.info.id).action in ("pace", "block")),
+            None,
+        )
 
     @property
     def sites(self) -> Sites:
@@ -371,6 +390,42 @@ class Engine:
             if several:
                 _add(taught, records)  # type: ignore[arg-type]  # a copy, since there are more calls
         return self._verdict(opened, policy.consistent(findings)) if findings else CLEAN
+
+    def limit(self, opened: Opened) -> Limited | None:
+        """How fast exchanges such as this may go on, where the configuration paces or refuses what is faster."""
+        rule = self._limiting
+        if rule is None or rule.limit is None:
+            return None
+        try:
+            limit = rule.limit(opened.calls[0], self._params[rule.info.id])
+        except (Exception, Overdue) as error:
+            self._rule_error(rule.info.id, error)
+            return None
+        if limit is None:
+            return None
+        urgent = all(map(policy.is_never_refused, opened.calls))
+        return Limited(
+            key=self.sealer.key(limit.key),
+            rate=Rate(limit.rate, limit.burst, limit.hold),
+            limit=limit,
+            urgent=urgent,
+            refuses=self.settings.rule(rule.info.id).action == "block",
+            enforced=self.settings.enforcement == "enforce",
+        )
+
+    def over(self, opened: Opened, verdict: Verdict, limit: Limit, seconds: float) -> Verdict:
+        """The verdict on an exchange that comes so many seconds too early."""
+        rule, call = self._limiting, opened.calls[0]
+        if rule is None or rule.excess is None:
+            return verdict
+        finding = rule.excess(call, limit)
+        if not self._is_reported(finding):
+            return verdict
+        finding = self._completed(finding, call, opened, 0, self._action(finding, call, opened, late=False))
+        findings = tuple(policy.consistent([*verdict.findings, finding]))
+        if finding.action != "blocked":
+            return replace(verdict, findings=findings)
+        return Verdict(findings=findings, refusal=too_many(finding, seconds))
 
     def settle(self, opened: Opened, outcome: Outcome) -> Settled:
         """The facts of calls that were not refused, less those that change nothing, and what `review` says.

@@ -18,9 +18,9 @@ from cio_proxy import baseline, state
 from cio_proxy import plan as plans
 from cio_proxy.masking import named
 from cio_proxy.model import (
+    ACTIONS,
     CONFIDENCES,
     DEFAULT_RULE,
-    Action,
     Address,
     Exemption,
     FactStore,
@@ -38,7 +38,6 @@ VARIABLES: Final = {"webhooks.signing_key": "CIO_PROXY_WEBHOOK_SIGNING_KEY"}
 """Names of variables that do not follow from their key."""
 NOT_SETTINGS: Final = frozenset({"CIO_PROXY_CONFIG", "CIO_PROXY_URL"})
 REDIS: Final = ("redis", "rediss", "redis+cluster", "rediss+cluster", "unix")
-ACTIONS: Final[tuple[Action, ...]] = ("off", "log", "block", "default")
 
 _TIME_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _SIZE_UNITS: Final = {
@@ -701,7 +700,9 @@ def _warnings(settings: Settings, rules: Sequence[RuleInfo]) -> list[str]:
     for rule in rules:
         said = settings.rule(rule.id)
         block, report = said.block or settings.block, said.report or settings.report
-        if said.block and ("block" not in rule.actions or said.action in ("off", "log")):
+        if said.action == "block" and rule.caution:
+            lines.append(f"rules.{rule.id}: {rule.caution}")
+        if said.block and ("block" not in rule.actions or said.action in ("off", "log", "pace")):
             lines.append(f"rules.{rule.id}.block: never reached, because this rule blocks nothing; leave it out")
         elif (said.block or said.action == "block") and CONFIDENCES.index(rule.surest) > CONFIDENCES.index(block):
             lines.append(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from cio_proxy.apis import surface, track_v2
 from cio_proxy.apis.refusals import refused
-from cio_proxy.audit import CLEAN, UNREAD, Engine, Opened, RuleError
+from cio_proxy.audit import CLEAN, UNREAD, Engine, Limited, Opened, RuleError
 from cio_proxy.facts import Reading, Store, stores, workspace
 from cio_proxy.facts.memory import MemoryStore
 from cio_proxy.model import (
@@ -29,6 +29,7 @@ from cio_proxy.model import (
     Sink,
     Verdict,
 )
+from cio_proxy.pacing import Pacing
 from cio_proxy.rules import RULES
 from cio_proxy.watchdog import Overdue
 
@@ -89,6 +90,7 @@ class Auditor:
         sinks: Sequence[Sink],
         clock: Callable[[], float] = time.time,
         *,
+        pacing: Pacing | None = None,
         watchdog: AbstractContextManager[None] = UNWATCHED,
         error: RuleError = lambda part, error: None,
         degraded: Callable[[str, bool], None] = lambda part, on: None,
@@ -99,6 +101,8 @@ class Auditor:
         self.store = store
         self.sinks = tuple(sinks)
         self.clock = clock
+        self._pacing = pacing
+        """Holds what comes too early; recorded exchanges are not held."""
         self._watchdog = watchdog
         self._error = error
         self._degraded = degraded
@@ -149,8 +153,11 @@ class Auditor:
                 self.missed(exchange.at)
                 if engine.settings.on_error == "block":
                     verdict = Verdict(refusal=refused("audit failed", "audit_failed", AUDIT_FAILED))
+        seconds = time.perf_counter() - started
+        if opened is not None and verdict.refusal is None and (limited := engine.limit(opened)) is not None:
+            verdict = await self._limited(engine, opened, verdict, limited)
         header = findings_header(verdict.findings) if verdict.findings and engine.settings.findings_header else ""
-        audit = Audit(exchange, engine, opened, verdict, header, time.perf_counter() - started)
+        audit = Audit(exchange, engine, opened, verdict, header, seconds)
         self._report(verdict.findings)
         return audit
 
@@ -162,10 +169,11 @@ class Auditor:
         *,
         upstream_seconds: float | None = None,
         location: str | None = None,
+        closed: bool = False,
     ) -> Answer:
         """Settle an exchange that has its answer; what it taught is stored before this returns.
 
-        `location` is that of a redirect to the other region.
+        `location` is that of a redirect to the other region; `closed`: the answer ends the client's connection.
         """
         answer = Answer(status, None)
         verdict = audit.verdict
@@ -187,6 +195,7 @@ class Auditor:
             refused_items=cut | track_v2.refused_by(status, body, kept),
             body=body,
             location=location,
+            closed=closed,
         )
         await self._settle(audit, outcome)
         self._end(audit, ending, answer.status, upstream_seconds)
@@ -271,6 +280,23 @@ class Auditor:
         self._degraded("people", False)
         self._beaten = None
         await self.beat(self.clock())
+
+    async def _limited(self, engine: Engine, opened: Opened, verdict: Verdict, limited: Limited) -> Verdict:
+        """Hold what comes too early, or refuse it. Without the store, or a way to hold anything, it passes."""
+        try:
+            if not limited.refuses:
+                if self._pacing is not None:
+                    people = {call.subject for call in opened.calls if call.subject is not None}
+                    await self._pacing.hold(limited.key, limited.rate, people, limited.urgent, limited.enforced)
+            elif not limited.urgent:
+                slots = await self.store.reserve(limited.key, 1, limited.rate._replace(ahead=0.0))
+                if not slots.granted:
+                    verdict = engine.over(opened, verdict, limited.limit, slots.first)
+        except (Exception, Overdue) as error:
+            self._store_failed("reserve", error)
+        else:
+            self._store_did("reserve")
+        return verdict
 
     async def _read(self, opened: Opened) -> Reading:
         if not opened.subjects:

@@ -11,7 +11,7 @@
     # @connection a                        exchanges that name the same connection share it; `@repeat` stays on one
     # @listener inbound                    outbound, inbound or explicit
     # @client web                          sent by the client of this name
-    # @repeat 1000                         sent so many times, 1 s apart; {{i}} counts from 0
+    # @repeat 1000 +250ms                  sent so many times, so far apart, else 1 s; {{i}} counts from 0
     # @sandbox                             the upstream is the emulated Customer.io
     # @no-auth                             no credentials; else valid ones for the API, unless the case gives some
     # @body base64                         the body is written in base64, and is sent as it is
@@ -95,6 +95,7 @@ class Step:
     listener: Listener = "outbound"
     client: str | None = None
     repeat: int = 1
+    apart: float = 1.0
     sandbox: bool = False
     expects: tuple[Expect, ...] = ()
 
@@ -115,18 +116,21 @@ class Example:
     """The findings of deadlines that have passed by the end."""
 
     def play(self, start: float) -> Iterator[Sent]:
-        """The exchanges as they are sent when the case starts at `start`, repeats and placeholders expanded."""
+        """The exchanges by their times when the case starts at `start`, repeats and placeholders expanded."""
         after = -1.0
-        carried: Counter[str] = Counter()
+        times: list[tuple[float, int, int]] = []
         for index, step in enumerate(self.exchanges):
             for turn in range(step.repeat):
-                after = step.at if step.at is not None and turn == 0 else after + 1.0
-                connection = _expanded((step.connection or f"c{index}").encode(), start, turn).decode()
-                number = carried.total()
-                carried[connection] += 1
-                exchange = _exchange(step, start + after, start, turn)
-                exchange = replace(exchange, id=f"{number:08x}", connection=connection, carried=carried[connection])
-                yield _answered(step, exchange, start, turn)
+                after = step.at if step.at is not None and turn == 0 else after + (step.apart if turn else 1.0)
+                times.append((after, index, turn))
+        carried: Counter[str] = Counter()
+        for number, (after, index, turn) in enumerate(sorted(times)):
+            step = self.exchanges[index]
+            connection = _expanded((step.connection or f"c{index}").encode(), start, turn).decode()
+            carried[connection] += 1
+            exchange = _exchange(step, start + after, start, turn)
+            exchange = replace(exchange, id=f"{number:08x}", connection=connection, carried=carried[connection])
+            yield _answered(step, exchange, start, turn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +288,8 @@ def _step(block: _Block, expects: tuple[Expect, ...]) -> Step:
         headers.append((b"Content-Type", b"application/json"))
     delay, _, status = block.first("answered", "+0s").value.partition(" ")
     answered = block.first("answered")
+    repeat = block.first("repeat", "1")
+    times, _, apart = repeat.value.partition(" ")
     outcome = block.first("outcome", "unknown")
     if outcome.value != "unknown":
         raise _Wrong(outcome.line, "the only outcome to give is unknown; write the others as `@answered +0s STATUS`")
@@ -306,7 +312,8 @@ def _step(block: _Block, expects: tuple[Expect, ...]) -> Step:
         connection=block.first("connection").value or None,
         listener=listener,
         client=client,
-        repeat=_whole(block.first("repeat", "1"), 1, 100_000, "a number of times"),
+        repeat=_whole(_Tag(times, repeat.line), 1, 100_000, "a number of times"),
+        apart=_seconds(_Tag(apart.strip() or "1s", repeat.line)),
         sandbox="sandbox" in block.tags,
         expects=expects,
     )

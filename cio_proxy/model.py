@@ -51,7 +51,8 @@ Kind = Literal[
 ]
 Severity = Literal["error", "warning", "info"]
 Confidence = Literal["certain", "likely", "possible"]
-Action = Literal["off", "log", "block", "default"]
+Action = Literal["off", "log", "block", "pace", "default"]
+Paced = Literal["held", "passed", "would"]
 Taken = Literal["logged", "would_block", "blocked", "exempt", "baselined"]
 People = Literal["partial", "complete"]
 Enforcement = Literal["observe", "enforce"]
@@ -64,6 +65,8 @@ SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
 CONFIDENCES: Final[tuple[Confidence, ...]] = get_args(Confidence)
 TAKEN: Final[tuple[Taken, ...]] = get_args(Taken)
 ENDINGS: Final[tuple[Ending, ...]] = get_args(Ending)
+ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
+PACED: Final[tuple[Paced, ...]] = get_args(Paced)
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """What is shown of a method; any other one may hold anything."""
@@ -166,6 +169,8 @@ class Outcome(NamedTuple):
     body: bytes | None = None
     location: str | None = None
     """The `Location` of a redirect to the other region's host, whether it was followed here or passed on."""
+    closed: bool = False
+    """Whether the answer ended the client's connection, although the request did not ask for that."""
 
     def of(self, call: Call) -> OutcomeKind:
         """The outcome of one call of the exchange."""
@@ -898,6 +903,8 @@ class RuleInfo:
     params: Mapping[str, Param] = NOTHING
     version: int = 1
     stage: Literal["preview", "stable"] = "stable"
+    caution: str = ""
+    """What an operator who sets `action: block` has to know."""
 
     def finding(
         self,
@@ -931,6 +938,15 @@ class RuleInfo:
             refusable=refusable,
             whole=whole,
         )
+
+
+class Limit(NamedTuple):
+    """How fast an app may send: by a schedule, so many a second, so many at once, and held for so long at most."""
+
+    key: Key
+    rate: float
+    burst: float
+    hold: float
 
 
 # --- what is done about it ---------------------------------------------------------------------

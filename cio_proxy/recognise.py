@@ -358,3 +358,24 @@ def moment(value: object) -> float | None:
 def created(attributes: Mapping[str, object]) -> float | None:
     """When a person was created, as their attributes say: `created_at`, or `createdAt` on Pipelines."""
     return moment(attributes.get("created_at", attributes.get("createdAt")))
+
+
+_AGES = 1 << 44
+"""More milliseconds than any clock has shown since 1970, until the year 2527."""
+_LONGEST = (1 << 24) - 1
+"""Milliseconds that a label has room for: four and a half hours."""
+_TO_LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
+_FROM_LETTERS = str.maketrans("abcdefghijklmnop", "0123456789abcdef")
+
+
+def moment_label(at: float, until: float) -> str:
+    """A time and when it was over, as 18 letters of which the latest time sorts first, and which nothing masks."""
+    took = min(max(0, round((until - at) * 1000)), _LONGEST)
+    return f"{_AGES - round(at * 1000):012x}{took:06x}".translate(_TO_LETTERS)
+
+
+def labelled_moment(label: str) -> tuple[float, float]:
+    """The times that a label begins with, to the millisecond."""
+    digits = label[:18].translate(_FROM_LETTERS)
+    at = (_AGES - int(digits[:12], 16)) / 1000
+    return at, at + int(digits[12:], 16) / 1000

@@ -20,6 +20,7 @@ from cio_proxy.config import ConfigError, Loaded, expired, kept
 from cio_proxy.drivers import Auditor
 from cio_proxy.facts import Unusable, stores
 from cio_proxy.model import Settings
+from cio_proxy.pacing import Pacing
 from cio_proxy.rules import RULES
 from cio_proxy.sandbox import Regions
 from cio_proxy.sinks.console import Console
@@ -33,6 +34,7 @@ log = logging.getLogger("cio_proxy")
 
 Switch = Literal["observe", "enforce", "bypass"]
 SWITCHES: Final[tuple[Switch, ...]] = get_args(Switch)
+LAST_SECONDS: Final = 2.0
 OVERDUES: Final = 3
 """How often a rule may take too long before it is switched off."""
 
@@ -79,10 +81,12 @@ class Proxy:
             raise ConfigError(f"facts: {error}") from error
         self.metrics.known = self.store.known
         watchdog = Watchdog()
+        self.pacing = Pacing(self.store, self.metrics.paced)
         self.auditor = Auditor(
             self._engine(settings),
             self.store,
             (self.metrics, self.coverage, self.journal, self.console),
+            pacing=self.pacing,
             watchdog=watchdog,
             error=self._part_error,
             degraded=self.metrics.degraded,
@@ -151,7 +155,11 @@ class Proxy:
         self.admin.draining = True
         if self._expiry is not None:
             self._expiry.cancel()
+        # Whoever is still held shortly before the end goes at once.
+        last = max(0.0, self.settings.timeouts.drain - LAST_SECONDS)
+        release = asyncio.get_running_loop().call_later(last, self.pacing.release)
         await self._stack.aclose()
+        release.cancel()
 
     def reload(self) -> None:
         """Read the configuration again. A broken one changes nothing; what needs a restart keeps its value."""

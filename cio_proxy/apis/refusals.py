@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from math import ceil
+from typing import Final
 
 from cio_proxy.model import FORGED, Finding, Json, Refusal
+
+LATEST: Final = 10
+"""Seconds that a client is asked to wait at most: customerio-node waits for 30 s in all."""
 
 
 def union_error(status: int, code: str, message: str, entries: Sequence[dict[str, Json]] = ()) -> bytes:
@@ -38,10 +44,24 @@ def refusal(findings: Sequence[Finding]) -> Refusal:
         | ({} if finding.item is None else {"batch_index": finding.item})
         for finding in findings
     ]
-    return refused(first.rule, "blocked", message, entries, status)
+    return refused(first.rule, "blocked", message, entries, status=status)
 
 
-def refused(why: str, code: str, message: str, entries: Sequence[dict[str, Json]] = (), status: int = 400) -> Refusal:
+def too_many(finding: Finding, seconds: float) -> Refusal:
+    """Refuse with 429 what may come in so many seconds.
+
+    Without `Retry-After` customerio for Python would not send it again, and a long one makes customerio-node give up
+    (reference 8.1, 9.18).
+    """
+    after = str(max(1, min(LATEST, ceil(seconds)))).encode()
+    message = f"blocked by cio-proxy: {finding.rule}: {finding.message}. {finding.fix}"
+    answer = refused(finding.rule, "rate_limited", message, status=429)
+    return replace(answer, headers=(*answer.headers, (b"Retry-After", after)))
+
+
+def refused(
+    why: str, code: str, message: str, entries: Sequence[dict[str, Json]] = (), *, status: int = 400
+) -> Refusal:
     """The answer of a refusal, with `why` in its reason phrase: some SDKs show nothing else (reference 8.4)."""
     body = union_error(status, code, message, entries)
     return Refusal(

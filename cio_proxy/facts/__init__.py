@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from math import floor
 from typing import NamedTuple, Protocol, cast
 
 from cio_proxy.model import NOTHING, Deadline, Fact, Kept, Key, Record, Subject
@@ -26,6 +27,41 @@ class Reading(NamedTuple):
     in_flight: frozenset[Key] = frozenset()
 
 
+class Slots(NamedTuple):
+    """When some of what was asked for may go: the first in so many seconds, which may be past, and the next in turn.
+
+    The others of it, beyond `granted`, have no slot.
+    """
+
+    first: float
+    granted: int
+
+
+class Rate(NamedTuple):
+    """How fast something may go: so many a second, so many at once, and planned so many seconds ahead at most."""
+
+    each: float
+    burst: float
+    ahead: float
+
+    def slots(self, planned: float | None, number: int, now: float) -> tuple[Slots, float]:
+        """Slots for `number` more, from when `planned` is taken, and until when it is taken then.
+
+        This is the generic cell rate algorithm: never more than `each * t + burst` are let go within t seconds. What is
+        planned further ahead than can be was planned by another clock, and is forgotten.
+        """
+        step = 1 / self.each
+        at_once = (max(1.0, self.burst) - 1) * step
+        begin = now if planned is None or planned > now + at_once + self.ahead + 2 * step else max(planned, now)
+        first = begin - at_once - now
+        granted = min(number, max(0, floor((self.ahead - first) / step + EXACT) + 1))
+        return Slots(first, granted), begin + granted * step
+
+
+EXACT = 1e-6
+"""The part of a step by which sums of floats may be wrong."""
+
+
 class Store(Protocol):
     """Keeps sealed facts. Joining is commutative, associative and idempotent, so order never matters.
 
@@ -47,6 +83,12 @@ class Store(Protocol):
 
     def scan(self, kind: str) -> AsyncIterator[tuple[Key, Kept]]:
         """Every fact of a kind, in no order."""
+
+    async def reserve(self, key: Key, number: int, rate: Rate) -> Slots:
+        """Take slots in the schedule under this sealed key, for so many at once, in the order of those who ask.
+
+        The time is the store's own, since its users' clocks differ; no exchange's, since somebody really waits.
+        """
 
     async def clear(self) -> None:
         """Forget everything."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import heapq
+import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
-from cio_proxy.facts import FLEETING, LEASE_SECONDS, MARK_SECONDS, Reading, workspace
+from cio_proxy.facts import FLEETING, LEASE_SECONDS, MARK_SECONDS, Rate, Reading, Slots, workspace
 from cio_proxy.model import Deadline, Fact, Kept, Key, Record, Subject, Value, made
 
 NONE: frozenset[Key] = frozenset()
 NOBODY = (0, 0.0)
+SCHEDULES = 1_000
+"""How many schedules are kept whose slots have passed."""
 
 
 class _Row(dict[str, Kept]):
@@ -32,8 +35,9 @@ EMPTY = _row({}, float("inf"))
 class MemoryStore:
     """A store that ends with the process. `limit` is a number of facts."""
 
-    def __init__(self, limit: int = 200_000) -> None:
+    def __init__(self, limit: int = 200_000, clock: Callable[[], float] = time.monotonic) -> None:
         self.limit = limit
+        self._clock = clock
         self.evicted = 0
         self._start()
 
@@ -45,6 +49,8 @@ class MemoryStore:
         """How many are about to teach a fact, and until when that is believed."""
         self._deadlines: list[tuple[float, Key]] = []
         self._leased: dict[Key, float] = {}
+        self._planned: dict[Key, float] = {}
+        """Until when the slots of a schedule are taken."""
         self._fleeting: list[tuple[float, Key]] = []
         self._forgotten: float | None = None
         """When the record of a whole workspace was evicted last."""
@@ -106,6 +112,14 @@ class MemoryStore:
         for subject, record in list(self._records.items()):
             if (kept := record.get(kind)) is not None:
                 yield Key(kind, *subject), kept
+
+    async def reserve(self, key: Key, number: int, rate: Rate) -> Slots:
+        """Take slots in a schedule."""
+        now = self._clock()
+        slots, self._planned[key] = rate.slots(self._planned.get(key), number, now)
+        if len(self._planned) > SCHEDULES:
+            self._planned = {key: until for key, until in self._planned.items() if until > now}
+        return slots
 
     async def clear(self) -> None:
         """Forget everything."""

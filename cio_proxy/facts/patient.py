@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from functools import partial
 from typing import Final
 
-from cio_proxy.facts import Reading, Store
+from cio_proxy.facts import Rate, Reading, Slots, Store
 from cio_proxy.model import Deadline, Fact, Kept, Key, Subject
 
 READ_SECONDS: Final = 0.1
@@ -45,6 +45,7 @@ class Patient:
         self._lost = lost
         self._reading = _Rest()
         self._writing = _Rest()
+        self._reserving = _Rest()
         self._tasks: set[asyncio.Task[None]] = set()
         self._behind = 0
         """How many writes nobody waits for any more."""
@@ -94,6 +95,18 @@ class Patient:
     def scan(self, kind: str) -> AsyncIterator[tuple[Key, Kept]]:
         """Every fact of a kind, however long it takes."""
         return self.store.scan(kind)
+
+    async def reserve(self, key: Key, number: int, rate: Rate) -> Slots:
+        """Take slots in a schedule. Raises what the store raises, TimeoutError, or again what it raised last."""
+        self._reserving.ask()
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                slots = await self.store.reserve(key, number, rate)
+        except Exception as error:
+            self._reserving.failed(error)
+            raise
+        self._reserving.did()
+        return slots
 
     async def clear(self) -> None:
         """Forget everything."""

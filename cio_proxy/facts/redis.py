@@ -5,8 +5,9 @@ marks, and another joins and takes marks back, in one round trip each. A record 
 eight bytes of expiry, then the value. Joining is done by Redis, so that no replica loses what another one taught.
 
 `cio-proxy:{WORKSPACE}:r:SUBJECT` is a record; a field `?KIND` in it counts who is about to teach that kind.
-`cio-proxy:{WORKSPACE}:due` sorts deadlines by when to look at them. `cio-proxy:workspaces` sorts the workspaces by when
-they were seen, `cio-proxy:evicted` is how many keys Redis had evicted when that was looked at last.
+`cio-proxy:{WORKSPACE}:due` sorts deadlines by when to look at them, and `cio-proxy:{WORKSPACE}:planned:KIND:SUBJECT` is
+until when the slots of a schedule are taken. `cio-proxy:workspaces` sorts the workspaces by when they were seen,
+`cio-proxy:evicted` is how many keys Redis had evicted when that was looked at last.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import NoScriptError, RedisError
 
-from cio_proxy.facts import LEASE_SECONDS, MARK_SECONDS, Reading, workspace
+from cio_proxy.facts import EXACT, LEASE_SECONDS, MARK_SECONDS, Rate, Reading, Slots, workspace
 from cio_proxy.facts.encoding import decode, encode, packed
 from cio_proxy.model import Deadline, Fact, Kept, Key, Record, Subject
 
@@ -241,6 +242,26 @@ end
 """)
 
 
+RESERVE: Final = _Script("""
+-- Rate.slots of facts/__init__.py, on the clock of the server.
+local each, burst, ahead, number = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+local step = 1 / each
+local at_once = (math.max(1, burst) - 1) * step
+local planned = tonumber(redis.call('GET', KEYS[1]) or nil)
+local begin = now
+if planned and planned <= now + at_once + ahead + 2 * step then begin = math.max(planned, now) end
+local first = begin - at_once - now
+local count = math.min(number, math.max(0, math.floor((ahead - first) / step + tonumber(ARGV[5])) + 1))
+if count > 0 then
+  local until_ = begin + count * step
+  redis.call('SET', KEYS[1], string.format('%.17g', until_), 'PX', math.ceil((until_ - now) * 1000) + 1)
+end
+return {string.format('%.17g', first), count}
+""")
+
+
 class RedisStore:
     """A store in the Redis that `url` names: `redis://`, `rediss://`, `unix://`, or a cluster's `redis+cluster://`.
 
@@ -348,6 +369,12 @@ class RedisStore:
             for key, kept in zip(keys, await pipeline.execute(), strict=True):
                 if kept is not None and (value := decode(kept[EXPIRY.size :])) is not None:
                     yield Key(kind, *_subject(_read(key))), Kept(value, *EXPIRY.unpack_from(kept))
+
+    async def reserve(self, key: Key, number: int, rate: Rate) -> Slots:
+        """Take slots in a schedule that all replicas share, on the clock of Redis."""
+        arguments = (*map(repr, rate), number, repr(EXACT))
+        first, granted = await self._run(RESERVE, [_planned_key(key)], arguments)
+        return Slots(float(first), granted)
 
     async def clear(self) -> None:
         """Forget everything, for all replicas."""
@@ -485,6 +512,10 @@ def _place(places: dict[str, dict[Subject, int]], subject: Subject, first: int =
 
 def _record_key(name: str, sealed: str) -> bytes:
     return b"%b{%b}:r:%b" % (PREFIX.encode(), _tag(name), _text(sealed))
+
+
+def _planned_key(key: Key) -> bytes:
+    return b"%b{%b}:planned:%b:%b" % (PREFIX.encode(), _tag(key.workspace), _text(key.kind), _text(key.subject))
 
 
 def _due_key(name: str) -> bytes:

@@ -22,7 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from cio_proxy.facts import FLEETING, LEASE_SECONDS, MARK_SECONDS, Reading, Unusable, workspace
+from cio_proxy.facts import FLEETING, LEASE_SECONDS, MARK_SECONDS, Rate, Reading, Slots, Unusable, workspace
 from cio_proxy.facts.encoding import decode, encode
 from cio_proxy.model import Deadline, Fact, Kept, Key, Subject
 
@@ -162,6 +162,10 @@ class SqliteStore:
                     yield Key(kind, name, sealed), Kept(read, expiry)
             last = rows[-1][:3]
             await asyncio.sleep(0)
+
+    async def reserve(self, key: Key, number: int, rate: Rate) -> Slots:
+        """Take slots in a schedule that the processes of this machine share; so is its clock."""
+        return await self._do(lambda changes: changes.reserve((*key.of, MARK + key.kind), number, rate, self._clock()))
 
     async def clear(self) -> None:
         """Forget everything."""
@@ -386,6 +390,17 @@ class _Changes:
             fewer = self._connection.execute(f"UPDATE facts SET value = value - 1 WHERE {AT} AND value > 1", row)  # noqa: S608
             if not fewer.rowcount:
                 self._connection.execute(f"DELETE FROM facts WHERE {AT}", row)  # noqa: S608
+
+    def reserve(self, row: Row, number: int, rate: Rate, now: float) -> Slots:
+        """Take slots in a schedule; until when they are taken stands in place of a value."""
+        kept = self._connection.execute(f"SELECT value FROM facts WHERE {AT}", row).fetchone()  # noqa: S608
+        slots, until = rate.slots(None if kept is None else kept[0], number, now)
+        self._connection.execute(
+            "INSERT INTO facts VALUES (?, ?, ?, ?, ?, ?, NULL) ON CONFLICT DO UPDATE SET"
+            " value = excluded.value, expiry = excluded.expiry",
+            (*row, until, until, NEVER_OUT),
+        )
+        return slots
 
     def lease(self, rows: Iterable[Row], before: float) -> list[tuple[Key, Deadline]]:
         """Take the deadlines among these that nobody else has taken."""

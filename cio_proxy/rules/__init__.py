@@ -17,6 +17,7 @@ from cio_proxy.model import (
     Form,
     Key,
     Known,
+    Limit,
     Outcome,
     People,
     RuleInfo,
@@ -39,6 +40,8 @@ from cio_proxy.rules import (
     millisecond_timestamp,
     missing_email,
     missing_unsubscribe_link,
+    no_connection_pooling,
+    no_rate_limiting,
     oversized_payload,
     pii_in_name,
     placeholder_identifier,
@@ -71,6 +74,8 @@ MODULES: tuple[ModuleType, ...] = (
     pii_in_name,
     missing_unsubscribe_link,
     trigger_on_every_update,
+    no_connection_pooling,
+    no_rate_limiting,
     malformed_body,
     invalid_field,
     oversized_payload,
@@ -114,6 +119,10 @@ class Rule:
     learn: Callable[[Call, Outcome, Mapping[str, Any]], Iterable[Fact]] | None
     review: Callable[[Call, Outcome, Known], Iterable[Finding | Unavailable | Fact]] | None
     due: Callable[[Deadline, Known], Results] | None
+    limit: Callable[[Call, Mapping[str, Any]], Limit | None] | None
+    """How fast such calls may be sent, where the operator paces or refuses them."""
+    excess: Callable[[Call, Limit], Finding] | None
+    """The finding of a call that is too fast."""
 
 
 def rule_of(module: ModuleType) -> Rule:
@@ -143,6 +152,8 @@ def rule_of(module: ModuleType) -> Rule:
         learn=getattr(module, "learn", None),
         review=getattr(module, "review", None),
         due=getattr(module, "due", None),
+        limit=getattr(module, "limit", None),
+        excess=getattr(module, "excess", None),
     )
 
 

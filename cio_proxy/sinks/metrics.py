@@ -15,6 +15,7 @@ from cio_proxy.model import (
     CONFIDENCES,
     ENDINGS,
     KINDS,
+    PACED,
     Api,
     Call,
     Confidence,
@@ -24,6 +25,7 @@ from cio_proxy.model import (
     Finding,
     Kind,
     Listener,
+    Paced,
     RuleInfo,
     Settings,
     Severity,
@@ -89,6 +91,8 @@ class Metrics:
             "deliveries", "Reporting webhooks, each once, by what was sent and what became of it.", "channel", "metric"
         )
         self._connections = self._counter("client_connections", "Connections accepted from clients.")
+        self._paced = self._counter("paced", "Exchanges that came faster than the configured rate.", "result")
+        self._held = self._counter("held_seconds", "Time for which exchanges were held.")
         self._degraded = self._gauge("degraded", "1 while a part does not do its work.", "part")
         self._parts: dict[str, bool] = {}
         self._gauge("score", "From 100 down to 0, by the rules that fired in the last 24 hours.").set_function(
@@ -156,6 +160,11 @@ class Metrics:
         """A client connected."""
         self._connections.inc()
 
+    def paced(self, result: Paced, seconds: float) -> None:
+        """An exchange was held for so long and released, or passed because it had been held for long enough."""
+        self._paced.labels(result).inc()
+        self._held.inc(seconds)
+
     def reloaded(self, successful: bool) -> None:
         """The configuration was read again, and is in force or was refused."""
         self._reloaded.set(successful)
@@ -211,6 +220,8 @@ class Metrics:
                     self._request_of(("explicit", api, ending))
             for kind in KINDS:
                 self._call_of((api, kind))
+        for result in PACED:
+            self._paced.labels(result)
         for sink in ("journal", "console"):
             self._dropped.labels(sink)
         self._store_errors.labels(settings.facts.kind if settings.facts else "memory")
@@ -267,7 +278,7 @@ def reachable(rule: RuleInfo, settings: Settings) -> Iterator[tuple[Confidence, 
     block = CONFIDENCES.index(said.block or settings.block)
     for rank, confidence in enumerate(CONFIDENCES[: report + 1]):
         yield confidence, "logged"
-        if rank <= block and "block" in rule.actions and said.action != "log":
+        if rank <= block and "block" in rule.actions and said.action not in ("log", "pace"):
             yield confidence, "would_block"
             if settings.enforcement == "enforce":
                 yield confidence, "blocked"

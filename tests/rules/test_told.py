@@ -52,6 +52,8 @@ def told(findings: Iterable[Finding]) -> list[dict[str, Any]]:
 def declared(rule: Rule) -> dict[str, Any]:
     """What a rule says of itself, beside its cases."""
     info: dict[str, Any] = {field.name: getattr(rule.info, field.name) for field in fields(rule.info)}
+    if not rule.info.caution:
+        del info["caution"]
     info |= {"kinds": sorted(rule.info.kinds), "apis": sorted(rule.info.apis)}
     info["params"] = {name: asdict(param) for name, param in rule.info.params.items()}
     return json.loads(json.dumps({"info": info, "page": page(rule).splitlines()}))  # type: ignore[no-any-return]

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 from mitmproxy import http
 from mitmproxy.connection import Client
 from mitmproxy.net.http import status_codes
+from mitmproxy.net.http.http1 import connection_close
 
 from cio_proxy.apis import crosses, path_of, route
 from cio_proxy.apis.body import decoded
@@ -134,6 +135,8 @@ class AuditAddon:
                 None if response.stream else readable(response, self._auditor.settings.max_audited_body),
                 upstream_seconds=None if upstream is None else time.perf_counter() - upstream,
                 location=redirected(flow, audit.exchange),
+                closed=connection_close(response.http_version, response.headers)
+                and not connection_close(flow.request.http_version, flow.request.headers),
             )
             if not response.stream:
                 merge(response, answer)

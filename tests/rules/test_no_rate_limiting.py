@@ -1,0 +1,211 @@
+"""What no-rate-limiting counts, and both sides of each of its limits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pytest
+
+from cio_proxy.audit import Engine, sealed_with
+from cio_proxy.drivers import Recorded, audit_recorded
+from cio_proxy.facts.memory import MemoryStore
+from cio_proxy.model import Exchange, Finding, Groups, RuleSettings, Settings
+from cio_proxy.rules import RULES
+
+from .alone import BASIC, NOW
+
+ID = "no-rate-limiting"
+TRACK, APP, CDP = "track.customer.io", "api.customer.io", "cdp.customer.io"
+
+
+class Sent(NamedTuple):
+    at: float
+    url: str = f"{TRACK}/api/v1/customers/42"
+    body: Any = None
+    method: str = "PUT"
+    status: int = 200
+    headers: Mapping[str, str] = {}
+    took: float = 0.0
+
+
+async def told(sents: Sequence[Sent], store: MemoryStore | None = None, **params: Any) -> list[Finding]:
+    errors: list[object] = []
+    engine = Engine(
+        Settings(rules={ID: RuleSettings(report="possible", params=params)}),
+        tuple(rule for rule in RULES if rule.info.id == ID),
+        sealed_with(b"k" * 32),
+        rule_error=lambda *error: errors.append(error),
+    )
+    recorded = []
+    for number, sent in enumerate(sorted(sents, key=lambda sent: sent.at)):
+        host, slash, path = sent.url.partition("/")
+        headers = {"Authorization": BASIC, **sent.headers}
+        headers = {name: value for name, value in headers.items() if value}
+        exchange = Exchange(
+            id=f"{number:08x}",
+            at=NOW + sent.at,
+            method=sent.method,
+            target=(slash + path).encode(),
+            host=host,
+            headers=tuple((name.encode(), value.encode()) for name, value in headers.items()),
+            body=b"" if sent.body is None else json.dumps(sent.body).encode(),
+            connection="c",
+            carried=number + 1,
+        )
+        recorded.append((exchange, Recorded(NOW + sent.at + sent.took, sent.status)))
+    found = await audit_recorded(recorded, engine, store=store)
+    assert errors == []
+    return found
+
+
+def stream(count: int, seconds: float, **more: Any) -> list[Sent]:
+    """So many, evenly over so long."""
+    return [Sent(number * seconds / count, **more) for number in range(count)]
+
+
+@pytest.mark.parametrize(("count", "found"), [(51, True), (50, False)])
+async def test_a_rate_above_its_figure_for_ten_seconds_is_told(count: int, found: bool) -> None:
+    (*findings,) = await told(stream(count, 9.9), track=5)
+    assert bool(findings) is found
+    assert [f.confidence for f in findings] == ["likely"] * found
+
+
+@pytest.mark.parametrize(("seconds", "found"), [(6, True), (5, False)])
+async def test_traffic_has_to_fill_six_of_the_ten_seconds(seconds: int, found: bool) -> None:
+    assert bool(await told(stream(60, seconds), track=5)) is found
+
+
+async def test_what_is_ten_seconds_old_counts_no_more() -> None:
+    old, new = stream(40, 6), [Sent(15.9 + sent.at) for sent in stream(40, 6)]
+    assert not await told([*old, *new], track=5)
+    assert await told([*old, *[Sent(3.0 + sent.at) for sent in stream(40, 6)]], track=5)
+
+
+async def test_of_many_requests_one_in_a_few_is_counted_and_enough_to_tell() -> None:
+    assert not await told(stream(2_000, 20))
+    (found,) = await told(stream(2_600, 20))
+    assert found.confidence == "likely"
+    assert found.message.startswith("about 1,")
+    assert found.message.endswith("0 of them batches; Customer.io asks for 100 a second")
+
+
+async def test_a_burst_above_both_published_figures_is_certain() -> None:
+    (found,) = await told(stream(4_500, 3))
+    assert (found.confidence, "in 3 s" in found.message) == ("certain", True)
+    assert not await told(stream(2_900, 3))
+
+
+async def test_pipelines_has_the_higher_figure() -> None:
+    assert not await told(stream(2_600, 20, url=f"{CDP}/v1/identify", body={"userId": "42"}, method="POST"))
+
+
+@pytest.mark.parametrize(
+    ("url", "method", "param"),
+    [
+        (f"{TRACK}/api/v2/entity", "POST", "track"),
+        (f"{TRACK}/api/v1/metrics", "POST", "track"),
+        (f"{CDP}/v1/track", "POST", "pipelines"),
+        (f"{APP}/v1/campaigns", "GET", "app"),
+        (f"{APP}/v1/send/email", "POST", "send"),
+        (f"{TRACK}/v1/send/push", "POST", "send"),
+    ],
+)
+async def test_each_group_has_its_own_figure(url: str, method: str, param: str) -> None:
+    figures: dict[str, Any] = {"track": 100, "pipelines": 100, "app": 100, "send": 100}
+    sents = stream(70, 9, url=url, method=method, body={"to": "a@example.com"} if method == "POST" else None)
+    assert not await told(sents, **figures)
+    assert len(await told(sents, **{**figures, param: 7})) == 0
+    assert len(await told(sents, **{**figures, param: 6})) == 1
+
+
+async def test_groups_and_workspaces_are_counted_apart() -> None:
+    mixed = [*stream(40, 9), *stream(40, 9, url=f"{APP}/v1/campaigns", method="GET")]
+    assert not await told(mixed, track=5, app=5)
+    nobody = stream(80, 9, headers={"Authorization": ""})
+    assert not await told(nobody, track=5)
+
+
+async def test_versions_one_and_two_are_counted_together_and_a_batch_is_one_request() -> None:
+    item = {"type": "person", "action": "identify", "identifiers": {"id": "1"}, "attributes": {}}
+    batches = stream(30, 9, url=f"{TRACK}/api/v2/batch", method="POST", body={"batch": [item] * 20})
+    assert not await told(batches, track=5)
+    (found,) = await told([*batches, *stream(30, 9)], track=5)
+    assert "batches" in found.message
+    (many,) = await told([*batches, *batches], track=5)
+    assert many.fix == "Limit how many requests run at once."
+    (single,) = await told(stream(60, 9), track=5)
+    assert single.fix.startswith("Send several operations in one batch")
+
+
+async def test_retries_are_counted_once() -> None:
+    counted = stream(100, 9, headers={"X-Retry-Count": "1"})
+    assert not await told(counted, track=5)
+    message = {"userId": "42", "event": "A", "messageId": "m"}
+    assert not await told(stream(100, 9, url=f"{CDP}/v1/track", method="POST", body=message), pipelines=5)
+    event = {"name": "a", "id": "01HB4HBDKTFWYZCK01DMRSWRFD"}
+    again = stream(100, 9, url=f"{TRACK}/api/v1/customers/42/events", method="POST", body=event)
+    assert not await told(again, track=5)
+
+
+async def test_a_rate_is_told_once_an_hour() -> None:
+    assert len(await told([*stream(80, 9), *[Sent(3_500 + s.at) for s in stream(80, 9)]], track=5)) == 1
+    assert len(await told([*stream(80, 9), *[Sent(3_700 + s.at) for s in stream(80, 9)]], track=5)) == 2
+
+
+def triggers(*each: tuple[float, int]) -> list[Sent]:
+    url = f"{APP}/v1/campaigns/12/triggers"
+    return [Sent(at, url, {"data": {"n": n}}, "POST") for at, n in each]
+
+
+async def test_broadcast_triggers_have_to_be_ten_seconds_apart() -> None:
+    (found,) = await told(triggers((0, 1), (9, 2)))
+    assert found.message == "two broadcast triggers within 10 s"
+    assert not await told(triggers((0, 1), (10, 2)))
+    assert not await told(triggers((0, 1), (2, 1)))
+    assert not await told(triggers((0, 1), (4, 2)), trigger=4.0)
+
+
+def tried(*times: float, **more: Any) -> list[Sent]:
+    return [Sent(at, status=429, took=0.01, **more) for at in times]
+
+
+@pytest.mark.parametrize(
+    ("times", "found"),
+    [
+        ((0, 0.1, 0.2, 0.3), 1),
+        ((0, 0.1, 0.2), 0),
+        ((0, 1.0, 2.0, 3.0), 1),
+        ((0, 1.01, 2.02, 3.03), 0),
+        ((0, 0.1, 1.5, 1.6, 1.7), 0),
+        ((0, 0.1, 1.5, 1.6, 1.7, 1.8), 1),
+        ((0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6), 1),
+        ((0, 0.005, 0.007, 0.009), 0),
+    ],
+)
+async def test_the_same_call_at_once_after_each_of_three_429_is_a_loop(times: Sequence[float], found: int) -> None:
+    assert [f.confidence for f in await told(tried(*times))] == ["certain"] * found
+
+
+async def test_other_calls_after_a_429_are_no_retries() -> None:
+    assert not await told([Sent(n / 10, body={"n": n}, status=429) for n in range(9)])
+
+
+async def test_what_sdks_try_again_by_themselves_is_not_told() -> None:
+    assert not await told(tried(*(n / 10 for n in range(9)), headers={"X-Retry-Count": "1"}))
+    assert not await told(tried(*(n / 10 for n in range(9)), url=f"{CDP}/v1/batch", method="POST", body={"batch": []}))
+
+
+async def test_reads_of_the_app_api_are_told_apart_by_their_path() -> None:
+    assert await told(tried(*(n / 10 for n in range(4)), url=f"{APP}/v1/campaigns", method="GET"))
+    paths = [Sent(n / 10, f"{APP}/v1/campaigns/{n}", None, "GET", 429) for n in range(9)]
+    assert not await told(paths)
+
+
+async def test_most_requests_teach_nothing() -> None:
+    store = MemoryStore()
+    await told(stream(300, 3), store=store)
+    (kept,) = [kept.value async for _, kept in store.scan("rate")]
+    assert isinstance(kept, Groups)
+    assert 60 < sum(kept.counts().values()) < 140

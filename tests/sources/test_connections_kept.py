@@ -1,0 +1,41 @@
+"""The proxy keeps its clients' connections open, so that it never makes the fault that it looks for."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from cio_proxy.model import RuleSettings, Settings
+from cio_proxy.sources.mitm.server import IDLE_SECONDS
+
+from .conftest import OK, OpenDoor, read_message, request, upstream
+
+POOLING = Settings(rules={"no-connection-pooling": RuleSettings(params={"requests": 5})})
+CLOSING = OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+
+
+async def test_a_connection_carries_all_requests_and_no_answer_asks_for_its_end(open_door: OpenDoor) -> None:
+    async with upstream() as raw, open_door(raw.url, POOLING) as door:
+        reader, writer = await door.connect()
+        for number in range(30):
+            writer.write(request("PUT", f"/api/v1/customers/{number}", b"{}"))
+            answer = await asyncio.wait_for(read_message(reader), 20)
+            assert b"connection: close" not in answer.lower()
+        writer.close()
+        assert len(raw.received) == 30
+        assert not door.sink.findings
+
+
+def test_an_idle_connection_stays_open_for_longer_than_any_client_keeps_it() -> None:
+    assert IDLE_SECONDS >= 100  # go's 90 s (reference 8.1, 9.17) are the longest
+
+
+@pytest.mark.parametrize(("answer", "found"), [(OK, 1), (CLOSING, 0)], ids=["open", "closed"])
+async def test_a_client_is_told_of_connections_only_if_they_could_have_stayed_open(
+    open_door: OpenDoor, answer: bytes, found: int
+) -> None:
+    async with upstream(lambda request: answer) as raw, open_door(raw.url, POOLING) as door:
+        for number in range(8):
+            await door.send(request("PUT", f"/api/v1/customers/{number}", b"{}"))
+        assert [finding.rule for finding in door.sink.findings] == ["no-connection-pooling"] * found
