@@ -207,7 +207,7 @@ def clean(people: int, seed: int = 1, *, spread: float = 0.5) -> Iterator[tuple[
 def event_before_identify(at: float) -> Story:
     path = "/api/v1/customers/early"
     yield at, "web", "POST", f"{path}/events", event("trial_started", {"days": 14})
-    yield at + 9, "web", "PUT", path, {"email": "early@example.com", "created_at": int(at + 8)}
+    yield at + 19, "web", "PUT", path, {"email": "early@example.com", "created_at": int(at + 18)}
 
 
 def no_address(at: float) -> Story:
