@@ -239,8 +239,9 @@ def a_name_for_each_product(at: float) -> Story:
 
 
 def a_second_id(at: float) -> Story:
-    yield at, "web", "PUT", "/api/v1/customers/first", {"email": "second@example.com"}
-    yield at + 20, "web", "PUT", "/api/v1/customers/next", {"email": "second@example.com"}
+    attributes = {"email": "second@example.com", "created_at": int(START - 400 * DAY) + 5}
+    for turn, person in enumerate(("first", "next", "next")):
+        yield at + 20 * turn, "web", "PUT", f"/api/v1/customers/{person}", attributes | {"logins": turn}
 
 
 def one_visitor_two_people(at: float) -> Story:

@@ -33,6 +33,7 @@ CONFIG = {
     "rules": {
         "missing-email": {"window": "1s"},
         "track-before-identify": {"grace": "2s"},
+        "changing-user-id": {"settle": "1s"},
         "anonymous-id-not-merged": {"window": "1s", "visitors": 1, "people": 1},
     },
     "plan": {"events": {"order_shipped": {"attributes": {"order_id": "string"}}}, "others": True},
