@@ -40,7 +40,7 @@ def second_id() -> None:
 
 def visitor_who_is_never_joined() -> None:
     step("track", lambda: cdp.track(event="pricing_viewed", anonymous_id="anon-grace"))
-    identify(email="grace@example.com")
+    identify(email="grace@example.com", created_at=now())
 
 
 def made_twice() -> None:

@@ -53,7 +53,7 @@ def second_id() -> None:
 
 def visitor_who_is_never_joined() -> None:
     step("track_anonymous", lambda: cio.track_anonymous("anon-grace", "pricing_viewed"))
-    identify(email="grace@example.com")
+    identify(email="grace@example.com", created_at=now())
 
 
 def made_twice() -> None:
