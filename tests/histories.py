@@ -207,7 +207,7 @@ def clean(people: int, seed: int = 1, *, spread: float = 0.5) -> Iterator[tuple[
 def event_before_identify(at: float) -> Story:
     path = "/api/v1/customers/early"
     yield at, "web", "POST", f"{path}/events", event("trial_started", {"days": 14})
-    yield at + 9, "web", "PUT", path, {"email": "early@example.com", "created_at": int(at + 8)}
+    yield at + 19, "web", "PUT", path, {"email": "early@example.com", "created_at": int(at + 18)}
 
 
 def no_address(at: float) -> Story:
@@ -239,8 +239,9 @@ def a_name_for_each_product(at: float) -> Story:
 
 
 def a_second_id(at: float) -> Story:
-    yield at, "web", "PUT", "/api/v1/customers/first", {"email": "second@example.com"}
-    yield at + 20, "web", "PUT", "/api/v1/customers/next", {"email": "second@example.com"}
+    attributes = {"email": "second@example.com", "created_at": int(START - 400 * DAY) + 5}
+    for turn, person in enumerate(("first", "next", "next")):
+        yield at + 20 * turn, "web", "PUT", f"/api/v1/customers/{person}", attributes | {"logins": turn}
 
 
 def one_visitor_two_people(at: float) -> Story:

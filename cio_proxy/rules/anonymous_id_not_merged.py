@@ -4,12 +4,12 @@ Customer.io attaches what a visitor did to a person when an identify of that per
 anonymous id: events of the last 30 days, and of five minutes after it. Nobody's are attached here.
 Events that stay anonymous start no campaign, and are deleted after 30 days.
 
-Most visitors never sign up, so few joined ids are no fault: the sign is that there is none at all. Judged is
-one client: what sends both, under one User-Agent (without its version) into one workspace, has both ids at
-hand. A browser that tracks visitors says nothing of a server that identifies people, for it may join them itself.
-Nothing more tells clients apart: one service runs on many addresses, and its keys are the workspace's. There
-have to be enough visitors and enough people over the whole window; people who are old by their `created_at`
-have no visit to join, and an identify that only updates joins nobody.
+Most visitors never sign up, so few joined ids are no fault: the sign is that there is none at all, in the whole
+workspace, since any client may join what another one tracked. Judged is one client: what sends both over one
+connection, under one User-Agent (without its version), has both ids at hand. A User-Agent alone is no client: a web
+server that tracks visitors and a job that copies people from elsewhere may use one library. There have to be enough
+visitors and enough people over the whole window, and the people new: identified within minutes after their
+`created_at`, as who has just signed up is. An identify that only updates joins nobody.
 
 Fix: keep the visitor's anonymous id until they sign up, and put it on that identify, as `anonymous_id` on Track and as
 `anonymousId` beside `userId` on Pipelines.
@@ -55,14 +55,17 @@ RULE = RuleInfo(
     surest="likely",
     params={
         "window": Param(DAY, "how long both are watched: a day has its sign-ups", "duration"),
+        "new_within": Param(
+            300.0, "how soon after `created_at` a sign-up identifies somebody; jobs come later", "duration"
+        ),
         "visitors": Param(20, "so many anonymous ids have to be seen: with fewer, nobody may have signed up"),
         "people": Param(20, "so many people have to be identified: some of them were visitors"),
-        "remember": Param(30 * DAY, "how long one joined id speaks for its client", "duration"),
+        "remember": Param(30 * DAY, "how long one joined id speaks for its workspace", "duration"),
     },
 )
 
 COUNTED = 100
-"""Visitors, and people, that are told apart; beyond that their number is estimated."""
+"""Visitors, people and connections that are told apart; beyond that their number is estimated."""
 
 
 def concerns(form: Form) -> bool:
@@ -81,11 +84,16 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[F
     if not anonymous:
         return ()
     if call.identifiers:
-        return (Fact(_key(call, "joined"), Span(call.at, call.at), params["remember"]),)
+        return (Fact(_joined(call), Span(call.at, call.at), params["remember"]),)
     if call.kind in VISITS and outcome.kind == "accepted":
-        visitor = Sample(COUNTED, plain=frozenset({anonymous}))
-        return (Fact(_key(call, "visitors"), visitor, params["window"] + DAY),)
+        return _visit(call, anonymous, params["window"] + DAY)
     return ()
+
+
+def _visit(call: Call, anonymous: str, ttl: float) -> Iterator[Fact]:
+    yield Fact(_key(call, "visitors"), Sample(COUNTED, plain=frozenset({anonymous})), ttl)
+    if connection := call.exchange.connection:
+        yield Fact(_key(call, "visited-over"), Sample(COUNTED, plain=frozenset({connection})), ttl)
 
 
 def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Fact]:
@@ -101,11 +109,11 @@ def _counted(call: Call, known: Known) -> Iterator[Fact]:
     window = known.params["window"]
     begun = _key(call, "window-begun")
     if not anonymous:
-        if call.identifiers and known.span(begun) and _may_be_new(call, window):
+        if call.identifiers and known.span(begun) and _is_sign_up(call, known):
             people = Sample(COUNTED, plain=frozenset({call.identifiers[0]}))
             yield Fact(_key(call, "identified-people"), people, window + DAY)
     elif not call.identifiers and known.span(begun) is None:
-        watch = tuple(_key(call, kind) for kind in ("joined", "visitors", "identified-people"))
+        watch = (_joined(call), _key(call, "visitors"), _key(call, "identified-people"))
         yield Fact(begun, Span(call.at, call.at), window)
         yield Fact(_key(call, RULE.id), Deadline(call.at + window, RULE.id, watch, _finding(call)), window + DAY)
 
@@ -127,7 +135,7 @@ def _finding(call: Call) -> Finding:
     where = call.person_at if call.api == "track_v2" else call.body_at
     return RULE.finding(
         pointer(where, "anonymousId" if call.api == "pipelines" else "anonymous_id"),
-        "visitors are tracked by anonymous ids, and no identify of this client carries one",
+        "visitors are tracked by anonymous ids, and no identify carries one",
         effect="Customer.io attaches these events to nobody: they start no campaign, and are deleted after 30 days.",
         fix="Put the visitor's anonymous id on the identify of their sign-up.",
         confidence="likely",
@@ -139,8 +147,14 @@ def _key(call: Call, kind: str) -> Key:
     return Key(kind, call.workspace, f"client:{agent}")
 
 
-def _may_be_new(call: Call, within: float) -> bool:
-    if call.updates_only:
+def _joined(call: Call) -> Key:
+    return Key("joined", call.workspace, "anonymous ids")
+
+
+def _is_sign_up(call: Call, known: Known) -> bool:
+    """Whether a client that has visitors just made this person."""
+    at = created(call.attributes)
+    if call.updates_only or at is None or abs(call.at - at) > known.params["new_within"]:
         return False
-    created_at = created(call.attributes)
-    return created_at is None or created_at >= call.at - within
+    connections = known.sample(_key(call, "visited-over"))
+    return connections is not None and known.member(call.exchange.connection) in connections.hashes

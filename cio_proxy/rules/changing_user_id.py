@@ -5,14 +5,17 @@ people are identified by e-mail as well, as they are in new workspaces: the one 
 new id, without a word. Where they are identified by id alone, one person becomes two. An id that is an
 e-mail address changes with the address: somebody new appears, and the history stays with the old one.
 
-Certain is the second id of one e-mail address, and the second e-mail address in place of an id of one user,
-whom `created_at` and a number of the app's own (`user_id`) tell to be the same. Nothing is said of an id
-that was deleted, merged, suppressed or renamed by its `cio_id` in between, nor of one whose address changed;
-of mailboxes whose name says that many share them (`info@`, `test@`); and from the fourth id on an address is
-taken for one of those.
+A second id of one address is no proof: couples, families and teams share a mailbox, and one person may have an id
+in each of two tenants of the app. It is likely that the id changed where the second identify says in every text what
+one with the first id said, and in `created_at` to the second, or where it names the person by the address itself; and
+where the second id is used again within `settle`, while the first one is not, and neither is merged into the other,
+deleted, suppressed, renamed by its `cio_id` or given another address, before or after. From the fourth id on an
+address is taken for shared, and so are mailboxes whose name says so (`info@`, `test@`).
 
-Likely are an e-mail address as `id` in a body, as `userId` or in v2's identifiers; ids that differ in case
-only; and a body with another id than its path. An e-mail address in a v1 path is the person's address and no id.
+Certain is the second e-mail address in place of an id of one user, whom `created_at` and a number of the app's own
+(`user_id`) tell to be the same. Likely are also an e-mail address as `id` in a body, as `userId` or in v2's
+identifiers; ids that differ in case only; and a body with another id than its path. An e-mail address in a v1 path is
+the person's address and no id.
 
 Fix: use an id that never changes, such as the primary key of your users; to change one on purpose, identify
 `cio_` and the person's cio_id with the new id, or merge the two people.
@@ -26,6 +29,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Any
 
 from cio_proxy.model import (
@@ -33,6 +37,7 @@ from cio_proxy.model import (
     IDENTIFIED,
     Call,
     Confidence,
+    Deadline,
     Fact,
     Finding,
     Key,
@@ -42,9 +47,10 @@ from cio_proxy.model import (
     People,
     RuleInfo,
     Sample,
+    Span,
     pointer,
 )
-from cio_proxy.recognise import created, is_email
+from cio_proxy.recognise import created, is_email, moment
 
 DAY = 86_400.0
 
@@ -56,6 +62,11 @@ RULE = RuleInfo(
     apis=frozenset({"track_v1", "track_v2", "pipelines"}),
     params={
         "remember": Param(30 * DAY, "how long it is remembered which ids belong to a person", "duration"),
+        "settle": Param(
+            7 * DAY,
+            "how long the first id of an address may come back, or be merged: who has both uses both in a week",
+            "duration",
+        ),
         "shared_by": Param(3, "so many ids on one e-mail address are people who share it, not one whose id changes"),
     },
 )
@@ -66,6 +77,12 @@ GONE = 1_000
 """People that are remembered to be gone; of others it is unknown once there are more."""
 SOMEBODY = "?"
 """Somebody is gone, and nobody knows by which id they were known."""
+
+LATER = "later-ids"
+"""The kind of the fact of which ids of an address came after the first one, of the same person."""
+LATER_USED, FIRST_USED = "later-id-used", "first-id-used"
+"""The kinds of the facts that one of them, or the first one, was used after that."""
+IDENTIFYING = frozenset({"email", "anonymous_id"})
 
 OWN = frozenset({"userid", "useruuid", "uid", "memberid", "personid", "contactid"})
 """Attributes in which an app names a user by a number of its own."""
@@ -101,10 +118,13 @@ def _taught(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator
     if call.kind == "identify" and outcome.kind == "accepted" and not call.updates_only:
         for ids, name in _belonging(call):
             yield Fact(ids, Sample(MOST, plain=frozenset({name})), params["remember"])
+        if (ids_of := _ids_of(call)) and (portrait := _portrait(call)):
+            portraits = ids_of._replace(kind="portraits")
+            yield Fact(portraits, Sample(MOST, plain=frozenset({portrait})), params["remember"])
 
 
 def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Fact]:
-    """How an id is written; and whose e-mail address changed: who has the old one next has not their id."""
+    """How an id is written; whose address changed: who has it next has not their id; which ids it is used with."""
     id = call.person.id
     if call.kind != "identify" or id is None or outcome.of(call) == "refused":
         return ()
@@ -124,6 +144,45 @@ def _written(call: Call, id: str, outcome: Outcome, known: Known) -> Iterator[Fa
         spellings = known.sample(_spellings(call))
         if spellings is None or known.member(id) not in spellings.hashes:
             yield Fact(_spellings(call), Sample(MOST, plain=frozenset({id})), ttl)
+    ids_of = _ids_of(call)
+    if ids_of is not None and outcome.of(call) == "accepted" and not call.updates_only:
+        yield from _followed(call, id, ids_of, known)
+
+
+def _followed(call: Call, id: str, ids_of: Key, known: Known) -> Iterator[Fact]:
+    """A deadline for the second id of one person; then, which of both is used."""
+    ids, later = known.sample(ids_of), known.sample(ids_of._replace(kind=LATER))
+    if ids is None:
+        return
+    ttl, name = known.params["remember"], _name(id)
+    if known.member(name) not in ids.hashes:
+        if not _is_free(ids_of, ids, call, known) and _is_same_person(call, ids_of, known):
+            yield Fact(ids_of._replace(kind=LATER), Sample(MOST, plain=frozenset({name})), ttl)
+            yield _deadline(call, ids_of, known)
+    elif later is not None:
+        used = ids_of._replace(kind=LATER_USED if known.member(name) in later.hashes else FIRST_USED)
+        if known.span(used) is None:
+            yield Fact(used, Span(call.at, call.at), ttl)
+
+
+def _deadline(call: Call, ids_of: Key, known: Known) -> Fact:
+    settle = known.params["settle"]
+    kinds = (ids_of.kind, LATER, LATER_USED, FIRST_USED, DELETED)
+    watch = (*(ids_of._replace(kind=kind) for kind in kinds), _gone(call))
+    seed = _second_id(call, ids_of, "likely", known)
+    return Fact(ids_of._replace(kind=RULE.id), Deadline(call.at + settle, RULE.id, watch, seed), settle + DAY)
+
+
+def due(deadline: Deadline, known: Known) -> Iterable[Finding]:
+    """The second id had its time: a finding if it took the place of the first one."""
+    ids_of, later_ids, later_used, first_used, deleted, leavers = deadline.watch
+    ids, later, gone = known.sample(ids_of), known.sample(later_ids), known.sample(leavers)
+    if ids is None or later is None or known.span(later_used) is None:
+        return ()
+    if known.span(first_used) or known.span(deleted) or len(ids.hashes) > known.params["shared_by"]:
+        return ()
+    first = [each for each in ids.hashes if each not in later.hashes]
+    return () if _are_gone(first, gone, known) or _are_gone(later.hashes, gone, known) else (deadline.seed,)
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
@@ -131,9 +190,10 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
     if call.kind == "event":
         found = _email_as_id(call)
     elif call.kind == "identify":
-        found = None if call.updates_only else _changed(call, known) or _other_case(call, known)
+        found = None if call.updates_only else _changed(call, known)
         if found is None or found.confidence == "possible":
-            found = _two_in_one(call) or _email_as_id(call) or found
+            other_case = None if call.updates_only else _other_case(call, known)
+            found = other_case or _two_in_one(call) or _email_as_id(call) or found
     else:
         return ()
     return () if found is None else (found,)
@@ -143,19 +203,24 @@ def _changed(call: Call, known: Known) -> Finding | None:
     """The second id of an e-mail address, or the second e-mail address of a user."""
     for ids, name in _belonging(call):
         before = known.sample(ids)
-        if before is None or known.member(name) in before.hashes or known.span(ids._replace(kind=DELETED)):
-            continue
-        if _are_gone(before, call, known):
+        if before is None or known.member(name) in before.hashes or _is_free(ids, before, call, known):
             continue
         shared = len(before.hashes) >= known.params["shared_by"]
         if ids.subject.startswith("user:"):
             return _moved(call, "possible" if shared or created(call.attributes) is None else "certain")
-        first = known.span(ids._replace(kind=IDENTIFIED))
-        return _second_id(call, "possible" if shared else "certain", () if first is None else (first.origin.exchange,))
+        if shared or not _is_same_person(call, ids, known):
+            return _second_id(call, ids, "possible", known)
     return None
 
 
-def _second_id(call: Call, confidence: Confidence, related: tuple[str, ...]) -> Finding:
+def _is_free(ids_of: Key, before: Sample, call: Call, known: Known) -> bool:
+    """Whether those who had the ids before are gone."""
+    deleted = known.span(ids_of._replace(kind=DELETED))
+    return deleted is not None or _are_gone(before.hashes, known.sample(_gone(call)), known)
+
+
+def _second_id(call: Call, ids_of: Key, confidence: Confidence, known: Known) -> Finding:
+    first = known.span(ids_of._replace(kind=IDENTIFIED))
     if _is_keyed_by_id(call):
         where = call.person_at
         effect = (
@@ -171,7 +236,7 @@ def _second_id(call: Call, confidence: Confidence, related: tuple[str, ...]) -> 
         effect=effect,
         fix=FIX,
         confidence=confidence,
-        related=related,
+        related=() if first is None else (first.origin.exchange,),
     )
 
 
@@ -191,7 +256,9 @@ def _other_case(call: Call, known: Known) -> Finding | None:
     if id is None or len(id) < 6 or "@" in id:
         return None
     spellings = known.sample(_spellings(call))
-    if spellings is None or known.member(id) in spellings.hashes or _are_gone(spellings, call, known):
+    if spellings is None or known.member(id) in spellings.hashes:
+        return None
+    if _are_gone(spellings.hashes, known.sample(_gone(call)), known):
         return None
     plain = id in (id.lower(), id.upper())
     if not plain and not any(known.member(each) in spellings.hashes for each in (id.lower(), id.upper())):
@@ -245,11 +312,40 @@ def _belonging(call: Call) -> Iterator[tuple[Key, str]]:
     person = call.person
     if person.cio_id is not None:  # the way to change an id
         return
-    if person.id and person.email and _is_own_mailbox(person.email):
-        yield Key("ids-of", call.workspace, f"email:{person.email}"), _name(person.id)
+    if person.id and (ids_of := _ids_of(call)):
+        yield ids_of, _name(person.id)
     key = person.id or person.email
     if key and "@" in key and (own := _own(call)) and _is_own_mailbox(key.lower()):
         yield Key("ids-of", call.workspace, f"user:{own}\0{created(call.attributes)}"), _name(key)
+
+
+def _ids_of(call: Call) -> Key | None:
+    """The ids of somebody's own e-mail address, where a call gives both."""
+    person = call.person
+    if person.id and person.email and person.cio_id is None and _is_own_mailbox(person.email):
+        return Key("ids-of", call.workspace, f"email:{person.email}")
+    return None
+
+
+def _is_same_person(call: Call, ids_of: Key, known: Known) -> bool:
+    """Whether a call with a second id of an address names by it, or describes, who had the first one."""
+    if not _is_keyed_by_id(call):
+        return True
+    portrait, portraits = _portrait(call), known.sample(ids_of._replace(kind="portraits"))
+    return portrait is not None and portraits is not None and known.member(portrait) in portraits.hashes
+
+
+def _portrait(call: Call) -> str | None:
+    """When somebody was created, to the second, and every text about them but their ids: two people have two."""
+    at = created(call.attributes)
+    if at is None or not at % DAY:  # a date alone is the same for all of a day
+        return None
+    texts = sorted(
+        (name, value)
+        for name, value in call.attributes.items()
+        if isinstance(value, str) and value != call.person.id and name not in IDENTIFYING and moment(value) is None
+    )
+    return blake2b(repr((at, texts)).encode(), digest_size=16).hexdigest()
 
 
 def _leaving(call: Call) -> frozenset[str]:
@@ -270,15 +366,14 @@ def _leaving(call: Call) -> frozenset[str]:
     return frozenset({_name(name) for name in (left.id, left.email) if name}) or frozenset({SOMEBODY})
 
 
-def _are_gone(people: Sample, call: Call, known: Known) -> bool:
+def _are_gone(people: Iterable[int], gone: Sample | None, known: Known) -> bool:
     """Whether all of these are known no more, as far as anybody can tell."""
-    gone = known.sample(_gone(call))
     if gone is None:
         return False
     if known.member(SOMEBODY) in gone.hashes:
         return True
     beyond = gone.hashes[-1] if len(gone.hashes) >= gone.limit else None
-    return all(each in gone.hashes or (beyond is not None and each > beyond) for each in people.hashes)
+    return all(each in gone.hashes or (beyond is not None and each > beyond) for each in people)
 
 
 def _name(id: str) -> str:

@@ -7,9 +7,10 @@ or of the order, makes later events vanish.
 
 An id that comes back on another event - of another person, of another name, with other data - makes Customer.io drop
 that event as a repetition, and answer 200. So it is with the `messageId` of Pipelines, unless it holds a UUID as those
-do that the libraries make for each call. The same event under the same
-id is a retry and as it should be; times in its data may differ. Ids are remembered for seconds, since every event may
-have one: what is found is an id that many events share, not one that comes back a day later.
+do that the libraries make for each call. The same event under the same id is a retry and as it should be; times in its
+data may differ, and who is named by an id at first and by e-mail address then may be one person. Ids are remembered for
+seconds, since every event may have one: what is found is an id that many events share, not one that comes back a day
+later.
 
 An empty `id` or null is none. The ids of deliveries have a shape of their own and are not judged.
 
@@ -37,6 +38,7 @@ from cio_proxy.model import (
     Known,
     Outcome,
     Param,
+    Person,
     RuleInfo,
     Sample,
     leaves,
@@ -58,6 +60,8 @@ RULE = RuleInfo(
 
 EVENTS = 4
 """How many events of one id are known: enough to know a retry of each."""
+NAMED = ("", *Person._fields)
+"""How an event may name its person, or nobody."""
 LONGEST = 200
 """Characters of an id that is looked at."""
 
@@ -75,7 +79,9 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[F
     key = _key(call)
     if key is None or outcome.kind != "accepted":
         return ()
-    return (Fact(key, Sample(EVENTS, plain=frozenset((_event(call),))), params["remember"]),)
+    said = _said(call)
+    events = frozenset((f"{said} {call.subject}", f"{said} {_named(call)}"))
+    return (Fact(key, Sample(2 * EVENTS, plain=events), params["remember"]),)
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
@@ -83,7 +89,7 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
     id = _id(call)
     if id is None or id == "":
         return ()
-    if (key := _key(call)) and (seen := known.sample(key)) and known.member(_event(call)) not in seen.hashes:
+    if (key := _key(call)) and (seen := known.sample(key)) and not _is_known(call, seen, known):
         return _reused(call)
     if call.api == "pipelines" or (type(id) is str and _ULID.match(id)):
         return ()
@@ -108,10 +114,21 @@ def _key(call: Call) -> Key | None:
     return Key("event-id", call.workspace, text.upper())
 
 
-def _event(call: Call) -> str:
-    """Person, kind, name and data, but for the times in it, which a retry may make anew."""
+def _is_known(call: Call, seen: Sample, known: Known) -> bool:
+    """Whether this event is one of these: of the same person, or of one who was named in another way."""
+    said = _said(call)
+    others = (f"{said} {named}" for named in NAMED if named != _named(call))
+    return any(known.member(each) in seen.hashes for each in (f"{said} {call.subject}", *others))
+
+
+def _named(call: Call) -> str:
+    return (call.subject or "").partition(":")[0]
+
+
+def _said(call: Call) -> str:
+    """Kind, name and data of an event, but for the times in it, which a retry may make anew."""
     data = [leaf for leaf in leaves(dict(call.data)) if moment(leaf[0]) is None]
-    said = repr((call.subject, call.kind, call.name and call.name.strip(), data))
+    said = repr((call.kind, call.name and call.name.strip(), data))
     return blake2b(said.encode(), digest_size=16).hexdigest()
 
 

@@ -4,7 +4,9 @@ Customer.io creates the person and answers 200. Without the `email` attribute th
 an e-mail: campaigns skip them silently. Later calls may add it, since an identify is a partial
 update, so the rule waits for the end of its window before it says anything.
 
-People with a phone number or a device are reached without e-mail, and are not judged.
+People with a phone number or a device are reached without e-mail, and are not judged. A product may do without
+addresses altogether: where most of the people who were new in a workspace, this week and the last, have none, each of
+them is `possible` only.
 
 Only people whose creation the traffic proves are judged: an identify with a fresh `created_at`, or
 the first identify of all when every existing person is known (`people: complete`). Attributes that the
@@ -20,32 +22,41 @@ See https://docs.customer.io/integrations/api/track/ (identify)
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from cio_proxy.model import (
     HAS_EMAIL,
     IDENTIFIED,
     Call,
+    Confidence,
     Deadline,
     Fact,
     Finding,
+    Groups,
     Key,
     Kind,
     Known,
     Outcome,
     Param,
+    People,
     RuleInfo,
+    Sample,
     Span,
     pointer,
 )
 from cio_proxy.recognise import created
 
 DAY = 86_400.0
+WEEK = 7 * DAY
 
 SETTLING: tuple[Kind, ...] = ("form_submit", "merge", "delete", "suppress", "device_add")
 """After these a person has an address, or is gone, or is reached by push: nothing is missing any more."""
 
 EMAIL = "email"
+NEW, ADDRESSED = "new", "with an address"
+COUNTED = 100
+"""New people that are told apart; beyond that their number is estimated."""
 
 RULE = RuleInfo(
     id="missing-email",
@@ -60,9 +71,18 @@ RULE = RuleInfo(
         "remember": Param(
             30 * DAY, "how long a person's e-mail address is remembered (as a fact, not its value)", "duration"
         ),
+        "people": Param(
+            3, "so many new people have to be seen before most of them say that a product does without addresses"
+        ),
+        "share": Param(50, "percent of the new people with an address from which on a missing one is a fault"),
         "required": Param((), "attributes that every new person must have beside `email`", "names"),
     },
 )
+
+
+def needs(call: Call, people: People) -> Iterable[Key]:
+    """Who was new last week, where a new person is told of at once."""
+    return (_new_people(call)[1],) if people == "complete" and call.kind == "identify" and _lacks(call, EMAIL) else ()
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
@@ -83,7 +103,7 @@ def _unknown_person(call: Call, known: Known) -> Iterator[Finding]:
             if known.span(key) or known.in_flight(key):
                 return
     if identifiers:
-        yield _finding(call, EMAIL)
+        yield replace(_finding(call, EMAIL), confidence=_confidence(_new_people(call), known, before=1))
 
 
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[Fact]:
@@ -93,6 +113,8 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[F
         identifiers += tuple(call.merged.identifiers())
     if not identifiers:
         return
+    if call.kind == "identify" and outcome.kind == "accepted" and _is_new(call, params["new_within"]):
+        yield _counted(call, (NEW,) if _lacks(call, EMAIL) else (NEW, ADDRESSED))
     for attribute in _asked(call, params):
         keys = tuple(_given(call, identifier, attribute) for identifier in identifiers)
         if call.kind in ("delete", "suppress", "merge", "device_add") or not _lacks(call, attribute):
@@ -101,8 +123,47 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[F
         elif attribute == EMAIL and _has_phone(call):
             continue
         elif call.kind == "identify" and outcome.kind == "accepted" and _is_fresh(call, params["new_within"]):
-            deadline = Deadline(call.at + params["window"], RULE.id, keys, _finding(call, attribute))
+            watch = (*keys, *_new_people(call)) if attribute == EMAIL else keys
+            deadline = Deadline(call.at + params["window"], RULE.id, watch, _finding(call, attribute))
             yield Fact(keys[0]._replace(kind=RULE.id), deadline, params["window"] + DAY)
+
+
+def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Fact]:
+    """That the address of a new person followed."""
+    if call.kind != "identify" or call.person.email is None or outcome.of(call) != "accepted":
+        return ()
+    for identifier in call.identifiers:
+        made = known.span(Key(IDENTIFIED, call.workspace, identifier))
+        if made is not None and made.first >= call.at - known.params["window"]:
+            return () if known.span(_given(call, identifier, EMAIL)) else (_counted(call, (ADDRESSED,)),)
+    return ()
+
+
+def _counted(call: Call, labels: Iterable[str]) -> Fact:
+    person = Sample(COUNTED, plain=frozenset(call.identifiers[:1]))
+    return Fact(_new_people(call)[0], Groups(2, dict.fromkeys(labels, person)), 2 * WEEK)
+
+
+def _new_people(call: Call) -> tuple[Key, Key]:
+    """The keys of who was new this week, and the week before."""
+    week = call.at // WEEK
+    return _of_week(call.workspace, week), _of_week(call.workspace, week - 1)
+
+
+def _of_week(workspace: str, week: float) -> Key:
+    return Key("new-people", workspace, f"{week:.0f}\0new people", named=True)
+
+
+def _confidence(keys: Iterable[Key], known: Known, before: int = 0) -> Confidence:
+    """How sure it is that a product wants addresses, as far as there are new people under these keys.
+
+    `before` counts who is not among them yet.
+    """
+    seen = [groups.counts() for key in keys if (groups := known.groups(key)) is not None]
+    new, addressed = (sum(counts.get(label, 0) for counts in seen) for label in (NEW, ADDRESSED))
+    new += before
+    none_wanted = new >= known.params["people"] and addressed < new * known.params["share"] / 100
+    return "possible" if none_wanted else "likely"
 
 
 def _asked(call: Call, params: Mapping[str, Any]) -> Iterable[str]:
@@ -115,7 +176,7 @@ def due(deadline: Deadline, known: Known) -> Iterator[Finding]:
     if known.people == "complete" and deadline.seed.name is None:
         return
     if not any(known.span(key) for key in deadline.watch):
-        yield deadline.seed
+        yield replace(deadline.seed, confidence=_confidence(deadline.watch, known))
 
 
 def _given(call: Call, identifier: str, attribute: str) -> Key:
@@ -156,6 +217,10 @@ def _lacks(call: Call, attribute: str) -> bool:
 def _has_phone(call: Call) -> bool:
     """Whether somebody can be reached by text message: a product without e-mail is a product (reference 9.10)."""
     return bool(call.person.phone or call.attributes.get("phone"))
+
+
+def _is_new(call: Call, within: float) -> bool:
+    return bool(call.identifiers) and not call.updates_only and _is_fresh(call, within)
 
 
 def _is_fresh(call: Call, within: float) -> bool:

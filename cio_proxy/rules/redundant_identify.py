@@ -6,7 +6,9 @@ of every page or request, and a job that sends all people, changed or not.
 
 Judged are the latest identifies of a person: as many as `times` in a row that say the same, within `window`. One that
 says something else in between is a change. What is changed by every call, such as `last_seen_at`, is no repetition
-either; a heartbeat that never changes (`online`) is named in `heartbeats`.
+either. A heartbeat, which says again and again that somebody is there, says what it is meant to say (reference 9.14):
+it holds an attribute named in `heartbeats`, or, beside the person's identifiers, nothing but states: true or false,
+`away`, `last_seen`.
 
 Fix: identify a person when they sign up, when they sign in, and when one of their attributes changes.
 
@@ -16,11 +18,12 @@ See https://docs.customer.io/integrations/api/track/ (identify)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
-from cio_proxy.model import DELETED, Call, Fact, Finding, Groups, Key, Known, Outcome, Param, RuleInfo, Sample
+from cio_proxy.model import DELETED, Call, Fact, Finding, Groups, Json, Key, Known, Outcome, Param, RuleInfo, Sample
 
 RULE = RuleInfo(
     id="redundant-identify",
@@ -45,6 +48,13 @@ RULE = RuleInfo(
 
 AGES = 1 << 44
 """More milliseconds than any clock has shown since 1970, until the year 2527."""
+IDENTIFYING = frozenset({"id", "email", "anonymous_id", "_timestamp"})
+"""What an identify may say beside a state and still be a heartbeat."""
+PRESENT = frozenset({"online", "offline", "active", "inactive", "idle", "away", "available", "busy"})
+"""Values that say whether somebody is there."""
+PRESENCE = PRESENT | {"presence", "present", "heartbeat", "ping", "alive", "connected", "seen"}
+"""Words in the name of an attribute that does."""
+_WORD = re.compile(r"[A-Za-z][a-z]*")
 _LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
 _DIGITS = str.maketrans("abcdefghijklmnop", "0123456789abcdef")
 
@@ -73,7 +83,7 @@ def _again(call: Call, latest: Mapping[str, Sample], known: Known) -> Iterator[F
     first = call.at - max(seconds_before(call, each) for each in latest)
     if call.at - first > params["window"] or any(said.hashes != same for said in latest.values()):
         return
-    if not call.attributes.keys().isdisjoint(params["heartbeats"]):
+    if _is_heartbeat(call.attributes, params["heartbeats"]):
         return
     for identifier in call.identifiers:
         deleted = known.span(Key(DELETED, call.workspace, identifier))
@@ -86,6 +96,19 @@ def _again(call: Call, latest: Mapping[str, Sample], known: Known) -> Iterator[F
         fix="Identify a person when they sign up or in, and when an attribute changes.",
         confidence="likely",
     )
+
+
+def _is_heartbeat(attributes: Mapping[str, Json], names: Sequence[str]) -> bool:
+    if not attributes.keys().isdisjoint(names):
+        return True
+    states = [each for each in attributes.items() if each[0] not in IDENTIFYING]
+    return bool(states) and all(_is_state(*each) for each in states)
+
+
+def _is_state(name: str, value: Json) -> bool:
+    if isinstance(value, bool) or (isinstance(value, str) and value.lower() in PRESENT):
+        return True
+    return not PRESENCE.isdisjoint(map(str.lower, _WORD.findall(name[:100])))
 
 
 def _key(call: Call) -> Key | None:

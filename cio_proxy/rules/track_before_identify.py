@@ -68,8 +68,10 @@ RULE = RuleInfo(
     kinds=frozenset({"identify", "event"}),
     apis=frozenset({"track_v1", "track_v2", "pipelines"}),
     params={
+        # Two workers or queues come so far apart though an app called them in the right order: the libraries wait 10 s
+        # for an answer before they send again, and one for Pipelines sends every 10 s (reference 8.1, 8.2).
         "grace": Param(
-            2.0, "how long after an event an identify on another connection may have been overtaken", "duration"
+            10.0, "how long after an event an identify on another connection may have been overtaken", "duration"
         ),
         "remember": Param(30 * DAY, "how long the first event of a person is remembered", "duration"),
         "warm_up": Param(

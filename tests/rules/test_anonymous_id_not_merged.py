@@ -30,7 +30,8 @@ from cio_proxy.rules.anonymous_id_not_merged import DAY, learn
 RULE = tuple(rule for rule in RULES if rule.info.id == "anonymous-id-not-merged")
 NOW = 1.75e9
 HOUR = 3_600.0
-PARAMS: Mapping[str, Any] = {"window": HOUR, "visitors": 2, "people": 2, "remember": 10 * HOUR}
+PARAMS: Mapping[str, Any] = {"window": HOUR, "new_within": 300.0, "visitors": 2, "people": 2, "remember": 10 * HOUR}
+JUST_NOW = "just now"
 
 NO_EXCEPTIONS: Mapping[int, Any] = {}
 
@@ -42,7 +43,7 @@ def visit(anonymous: str = "a", **more: Any) -> Request:
 
 
 def identify(id: str, **body: Any) -> Request:
-    return ("PUT", f"/api/v1/customers/{id}", {"email": f"p{id}@example.com", **body})
+    return ("PUT", f"/api/v1/customers/{id}", {"email": f"p{id}@example.com", "created_at": JUST_NOW, **body})
 
 
 VISITORS = [visit("a"), visit("b")]
@@ -52,6 +53,7 @@ PEOPLE = [identify("1"), identify("2")]
 async def found(
     *sent: Request,
     agents: tuple[str, ...] = ("x",),
+    connections: str = "c",
     at: Mapping[int, float] = NO_EXCEPTIONS,
     statuses: Mapping[int, int] = NO_EXCEPTIONS,
     **more: Any,
@@ -67,7 +69,8 @@ async def found(
                 target=target.encode(),
                 host=more.get("host", "track.customer.io"),
                 headers=((b"User-Agent", agents[number % len(agents)].encode()),) if agents else (),
-                body=json.dumps(body).encode(),
+                body=json.dumps(body).replace(f'"{JUST_NOW}"', str(moments[number])).encode(),
+                connection=connections[number % len(connections)] if connections else "",
             ),
             Recorded(moments[number], statuses.get(number, 200)),
         )
@@ -120,21 +123,31 @@ async def test_one_client_is_one_user_agent_without_its_version() -> None:
     assert len(await found(*VISITORS, *PEOPLE, agents=())) == 1
     assert await found(*VISITORS, *PEOPLE, agents=("a", "a", "b", "b")) == []
     joined = identify("3", anonymous_id="c")
-    assert len(await found(*VISITORS, *PEOPLE, joined, agents=("a", "a", "a", "a", "b"))) == 1
+    assert await found(*VISITORS, *PEOPLE, joined, agents=("a", "a", "a", "a", "b")) == []  # any client may join them
+
+
+@pytest.mark.parametrize(
+    ("connections", "count"),
+    [("a", 1), ("ab", 1), ("aabb", 0), ("aaab", 0), ("abba", 1), ("", 0)],
+)
+async def test_one_client_sends_both_over_one_connection(connections: str, count: int) -> None:
+    assert len(await found(*VISITORS, *PEOPLE, connections=connections)) == count
 
 
 @pytest.mark.parametrize(
     ("body", "count"),
     [
-        ({"created_at": NOW + 3 - HOUR}, 1),
-        ({"created_at": NOW + 2 - HOUR}, 0),
-        ({"createdAt": NOW - HOUR - 10}, 0),
-        ({"created_at": "soon"}, 1),
+        ({"created_at": NOW + 3 - 300}, 1),
+        ({"created_at": NOW + 2 - 300}, 0),
+        ({"created_at": NOW + 3 + 300}, 1),
+        ({"created_at": NOW + 4 + 300}, 0),
+        ({"created_at": "soon"}, 0),
+        ({"created_at": None}, 0),
         ({"_update": True}, 0),
         ({"_update": False}, 1),
     ],
 )
-async def test_who_may_have_been_a_visitor(body: dict[str, Any], count: int) -> None:
+async def test_who_has_just_signed_up_may_have_been_a_visitor(body: dict[str, Any], count: int) -> None:
     assert len(await found(*VISITORS, identify("1"), identify("2", **body))) == count
 
 
@@ -162,7 +175,8 @@ async def test_a_pipelines_call_with_both_ids_knows_them() -> None:
     def call(type: str, **body: Any) -> Request:
         return ("POST", f"/v1/{type}", body)
 
-    people = call("identify", userId="1"), call("identify", userId="2")
+    traits = {"createdAt": JUST_NOW}
+    people = call("identify", userId="1", traits=traits), call("identify", userId="2", traits=traits)
     visits = call("page", anonymousId="a"), call("track", anonymousId="b", event="a")
     (finding,) = await found(*visits, *people, host="cdp.customer.io")
     assert finding.pointer == "/anonymousId"
@@ -173,8 +187,8 @@ async def test_a_pipelines_call_with_both_ids_knows_them() -> None:
     assert await found(*nobody, *people, host="cdp.customer.io") == []
 
 
-def taught(kind: Kind, person: Person, ending: OutcomeKind = "accepted") -> list[Any]:
-    exchange = Exchange(id="1", at=NOW, method="PUT", target=b"/", host="", headers=(), body=b"")
+def taught(kind: Kind, person: Person, ending: OutcomeKind = "accepted", connection: str = "") -> list[Any]:
+    exchange = Exchange(id="1", at=NOW, method="PUT", target=b"/", host="", headers=(), body=b"", connection=connection)
     call = Call(exchange=exchange, api="track_v1", kind=kind, endpoint="", workspace="w", person=person)
     return [(*fact.key[:3], fact.value, fact.ttl) for fact in learn(call, Outcome(ending, NOW), PARAMS)]
 
@@ -183,7 +197,12 @@ def test_what_is_taught() -> None:
     client = ("w", "client:")
     visitor = Sample(100, plain=frozenset({"a"}))
     assert taught("event", Person(anonymous="a")) == [("visitors", *client, visitor, HOUR + DAY)]
-    joined = [("joined", *client, Span(NOW, NOW), 10 * HOUR)]
+    over = Sample(100, plain=frozenset({"c"}))
+    assert taught("event", Person(anonymous="a"), connection="c") == [
+        ("visitors", *client, visitor, HOUR + DAY),
+        ("visited-over", *client, over, HOUR + DAY),
+    ]
+    joined = [("joined", "w", "anonymous ids", Span(NOW, NOW), 10 * HOUR)]
     assert taught("identify", Person(id="1", anonymous="a")) == joined
     assert taught("identify", Person(id="1", anonymous="a"), "unknown") == joined
     assert taught("event", Person(anonymous="a"), "unknown") == taught("identify", Person(id="1")) == []
@@ -195,7 +214,7 @@ def test_what_is_taught() -> None:
 def test_the_finding_waits_for_a_day_after_its_window() -> None:
     review = RULE[0].review
     assert review is not None
-    exchange = Exchange(id="1", at=NOW, method="POST", target=b"/", host="", headers=(), body=b"")
+    exchange = Exchange(id="1", at=NOW, method="POST", target=b"/", host="", headers=(), body=b"", connection="c")
     call = Call(
         exchange=exchange, api="track_v1", kind="event", endpoint="", workspace="w", person=Person(anonymous="a")
     )
@@ -209,11 +228,17 @@ def test_the_finding_waits_for_a_day_after_its_window() -> None:
         def span(self, key: Key) -> Span | None:
             return Span(NOW, NOW) if self._begun else None
 
+        def sample(self, key: Key) -> Sample | None:
+            return Sample(100, (1,)) if key == Key("visited-over", "w", "client:") else None
+
+        def member(self, text: str) -> int:
+            return len(text)
+
     assert list(review(call, Outcome("accepted", NOW), Remembered(True))) == []  # type: ignore[arg-type]
     both = replace(call, person=Person(id="1", anonymous="a"))
     assert list(review(both, Outcome("accepted", NOW), Remembered(False))) == []  # type: ignore[arg-type]
     begun, waiting = review(call, Outcome("accepted", NOW), Remembered(False))  # type: ignore[arg-type]
-    person = replace(call, kind="identify", person=Person(id="1", email="a@b.c"))
+    person = replace(call, kind="identify", person=Person(id="1", email="a@b.c"), attributes={"created_at": NOW})
     (people,) = review(person, Outcome("accepted", NOW), Remembered(True))  # type: ignore[arg-type]
     assert people == (
         Key("identified-people", "w", "client:"),

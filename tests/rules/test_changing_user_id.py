@@ -10,6 +10,7 @@ from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.drivers import Recorded, audit_recorded
 from cio_proxy.model import (
     Call,
+    Deadline,
     Exchange,
     Finding,
     Key,
@@ -21,14 +22,18 @@ from cio_proxy.model import (
     RuleSettings,
     Sample,
     Settings,
+    Span,
 )
 from cio_proxy.rules import RULES
-from cio_proxy.rules.changing_user_id import check, learn, review
+from cio_proxy.rules.changing_user_id import check, due, learn, review
 
 RULE = tuple(rule for rule in RULES if rule.info.id == "changing-user-id")
 NOW = 1.75e9
+DAY = 86_400.0
 MAIL = {"email": "a@example.com"}
+ADA = MAIL | {"created_at": 1_700_000_042, "first_name": "Ada"}
 
+NO_PARAMS: Mapping[str, Any] = {}
 Request = tuple[str, str, dict[str, Any]]
 
 
@@ -51,9 +56,14 @@ def delete(id: str) -> Request:
 
 
 async def found(
-    *sent: Request, every: float = 1.0, statuses: tuple[int, ...] = (), host: str = "track.customer.io"
+    *sent: Request,
+    every: float = 1.0,
+    statuses: tuple[int, ...] = (),
+    host: str = "track.customer.io",
+    end: float = 0.0,
+    params: Mapping[str, Any] = NO_PARAMS,
 ) -> list[Finding]:
-    """All that is said of these requests, `possible` findings too."""
+    """All that is said of these requests until `end` seconds after the first, `possible` findings too."""
     recorded = [
         (
             Exchange(
@@ -70,9 +80,9 @@ async def found(
         for number, (method, target, body) in enumerate(sent)
     ]
     errors: list[object] = []
-    settings = Settings(rules={"changing-user-id": RuleSettings(report="possible")})
+    settings = Settings(rules={"changing-user-id": RuleSettings(report="possible", params=params)})
     engine = Engine(settings, RULE, sealed_with(b"k" * 32), rule_error=lambda *error: errors.append(error))
-    findings = await audit_recorded(recorded, engine)
+    findings = await audit_recorded(recorded, engine, end=NOW + end)
     assert errors == []
     return findings
 
@@ -81,15 +91,18 @@ async def told(*sent: Request, **more: Any) -> list[tuple[str, str, str]]:
     return [(f.exchange, f.pointer, f.confidence) for f in await found(*sent, **more)]
 
 
-async def test_up_to_the_third_id_of_an_address_it_changed_and_then_it_is_shared() -> None:
+async def test_a_second_id_of_an_address_is_possible_and_from_the_fourth_on_it_is_shared() -> None:
     findings = await found(*(v1(id) for id in ("11", "22", "22", "11", "33", "44", "55")))
     assert [(f.exchange, f.confidence) for f in findings] == [
-        ("1", "certain"),
-        ("4", "certain"),
+        ("1", "possible"),
+        ("4", "possible"),
         ("5", "possible"),
         ("6", "possible"),
     ]
     assert {(f.pointer, f.related) for f in findings} == {("path:", ("0",))}
+    sent = [v1("11", ADA), v1("22", ADA), v1("22", ADA), v1("33", ADA)]
+    assert await told(*sent, end=8 * DAY) == [("1", "path:", "likely")]
+    assert await told(*sent, v1("44", ADA), end=8 * DAY) == [("4", "path:", "possible")]
 
 
 async def test_it_is_remembered_for_thirty_days() -> None:
@@ -106,16 +119,128 @@ async def test_only_what_was_accepted_is_held_against_an_app() -> None:
 
 async def test_an_address_that_is_the_key_and_gets_another_id() -> None:
     body = {"id": "22", "plan": "pro"}
-    (finding,) = await found(v1("11"), v1("a%40example.com", body))
-    assert (finding.pointer, finding.confidence) == ("/id", "certain")
+    (finding,) = await found(*twice(v1("11"), v1("a%40example.com", body)), end=8 * DAY)
+    assert (finding.pointer, finding.confidence) == ("/id", "likely")
     assert "keeps the first id" in finding.effect
-    (finding,) = await found(v1("11"), v1("a@example.com?x=1", body))
+    (finding,) = await found(*twice(v1("11"), v1("a@example.com?x=1", body)), end=8 * DAY)
     assert finding.pointer == "/id"
-    (finding,) = await found(v1("11"), v2(email="a@example.com", attributes={"id": 22}))
+    (finding,) = await found(*twice(v1("11"), v2(email="a@example.com", attributes={"id": 22})), end=8 * DAY)
     assert finding.pointer == "/attributes/id"
     (finding,) = await found(v1("11"), v2(id="22", attributes=MAIL))
     assert (finding.pointer, "gets the new id" in finding.effect) == ("/identifiers", True)
-    assert await told(v1("11"), v1("22?by=a@example.com")) == [("1", "path:", "certain")]
+    assert await told(v1("11"), v1("22?by=a@example.com")) == [("1", "path:", "possible")]
+
+
+def twice(first: Request, second: Request) -> list[Request]:
+    return [first, second, second]
+
+
+async def test_the_id_of_one_person_changed_once_the_second_one_had_its_time() -> None:
+    sent = twice(v1("11", ADA), v1("22", ADA))
+    assert await told(*sent, end=7 * DAY) == []
+    (finding,) = await found(*sent, end=7 * DAY + 2)
+    assert (finding.exchange, finding.pointer, finding.confidence) == ("1", "path:", "likely")
+    assert (finding.related, finding.time) == (("0",), NOW + 7 * DAY + 1)
+
+
+async def test_a_first_id_that_is_used_again_belongs_to_somebody() -> None:
+    first, second = v1("11", ADA), v1("22", ADA)
+    assert await told(first, second, second, first, end=8 * DAY) == []
+    assert await told(first, second, first, second, end=8 * DAY) == []
+    assert await told(first, second, v1("11"), second, end=8 * DAY) == []
+    assert await told(first, second, second, v1("11", MAIL | {"_update": True}), end=8 * DAY) == [SECOND]
+    assert await told(first, second, second, first, statuses=(200, 200, 200, 400), end=8 * DAY) == [SECOND]
+    assert await told(first, second, end=8 * DAY) == []  # nor is the second one used
+    assert await told(first, second, second, statuses=(200, 200, 400), end=8 * DAY) == []
+    assert await told(first, second, second, statuses=(200, 500), end=8 * DAY) == []
+    third = v1("33", ADA)
+    assert await told(first, second, third, third, end=8 * DAY) == [SECOND]
+    assert await told(first, v1("22"), third, third, end=8 * DAY) == [
+        ("1", "path:", "possible"),
+        ("2", "path:", "likely"),
+    ]
+    assert await told(first, v1("22"), third, third, v1("22"), end=8 * DAY) == [("1", "path:", "possible")]
+
+
+@pytest.mark.parametrize(
+    ("body", "confidence"),
+    [
+        (ADA, "likely"),
+        (ADA | {"logins": 7, "active": True, "seen": "2025-01-01T10:00:00Z", "anonymous_id": "x"}, "likely"),
+        (ADA | {"email": "A@Example.com"}, "likely"),
+        (ADA | {"user": "22"}, "likely"),  # it changes with the id
+        (ADA | {"created_at": 1_700_000_043}, "possible"),
+        (ADA | {"first_name": "Grace"}, "possible"),
+        (ADA | {"user": "23"}, "possible"),
+        (ADA | {"tenant": "south"}, "possible"),
+        (MAIL | {"created_at": 1_700_000_042}, "possible"),
+        (MAIL | {"first_name": "Ada"}, "possible"),
+        (MAIL, "possible"),
+    ],
+    ids=str,
+)
+async def test_one_person_is_described_alike_and_created_at_the_same_second(body: Any, confidence: str) -> None:
+    findings = await told(*twice(v1("11", ADA), v1("22", body)), end=8 * DAY)
+    assert findings == [("1", "path:", confidence)]
+
+
+async def test_a_date_without_a_time_is_the_same_for_many() -> None:
+    for at in (1_699_920_000, "2023-11-14"):
+        body = MAIL | {"created_at": at}
+        assert await told(*twice(v1("11", body), v1("22", body)), end=8 * DAY) == [("1", "path:", "possible")], at
+    body = MAIL | {"created_at": 1_699_920_001}
+    assert await told(*twice(v1("11", body), v1("22", body)), end=8 * DAY) == [SECOND]
+
+
+async def test_how_a_person_was_described_is_remembered_of_accepted_identifies() -> None:
+    updates = v1("11", ADA | {"_update": True})
+    told_of = await told(v1("11"), updates, v1("22", ADA), v1("22", ADA), end=8 * DAY)
+    assert told_of == [("2", "path:", "possible")]
+    told_of = await told(v1("11"), v1("11", ADA), v1("22", ADA), v1("22"), statuses=(200, 500), end=8 * DAY)
+    assert told_of == [("2", "path:", "possible")]
+    assert await told(v1("11"), v1("11", ADA), v1("22", ADA), v1("22"), end=8 * DAY) == [("2", "path:", "likely")]
+
+
+async def test_a_second_id_that_is_merged_or_deleted_took_nobodys_place() -> None:
+    sent = twice(v1("11", ADA), v1("22", ADA))
+    for end in (merge({"id": "11"}, {"id": "22"}), delete("22"), v1("22", {"email": "b@example.com"})):
+        assert await told(*sent, end, end=8 * DAY) == []
+
+
+async def test_what_is_forgotten_by_the_end_of_the_wait_says_nothing() -> None:
+    kinds = ("ids-of", "later-ids", "later-id-used", "first-id-used", "deleted", "gone")
+    watch = tuple(Key(kind, "w", "s") for kind in kinds)
+    seed = RULE[0].info.finding("", "", effect="", fix="", confidence="likely")
+
+    class Left:
+        params: Mapping[str, Any] = {"shared_by": 3}
+
+        def __init__(self, *kinds: str) -> None:
+            self._kinds = kinds
+
+        def span(self, key: Key) -> Span | None:
+            return Span(NOW, NOW) if key.kind in self._kinds else None
+
+        def sample(self, key: Key) -> Sample | None:
+            return Sample(8, (1, 2) if key.kind == "ids-of" else (2,)) if key.kind in self._kinds else None
+
+    def said(*kinds: str) -> list[Finding]:
+        return list(due(Deadline(NOW, "changing-user-id", watch, seed), Left(*kinds)))  # type: ignore[arg-type]
+
+    assert said(*kinds[:3]) == [seed]
+    for forgotten in range(3):
+        assert said(*kinds[:forgotten], *kinds[forgotten + 1 : 3]) == []
+    for known in kinds[3:5]:
+        assert said(*kinds[:3], known) == []
+
+
+async def test_the_wait_and_the_number_of_ids_are_configured() -> None:
+    sent = twice(v1("11", ADA), v1("22", ADA))
+    assert await told(*sent, end=60, params={"settle": 50.0}) == [SECOND]
+    assert await told(*sent, v1("33", ADA), end=8 * DAY, params={"shared_by": 2}) == [("3", "path:", "possible")]
+
+
+SECOND = ("1", "path:", "likely")
 
 
 @pytest.mark.parametrize(
@@ -143,6 +268,8 @@ async def test_an_address_that_is_the_key_and_gets_another_id() -> None:
 )
 async def test_an_address_whose_first_owner_is_gone_may_get_another_id(between: list[Request]) -> None:
     assert await told(v1("11"), *between, v1("22")) == []
+    assert await told(v1("11", ADA), *between, v1("22", ADA), v1("22", ADA), end=8 * DAY) == []
+    assert await told(v1("11", ADA), v1("22", ADA), v1("22", ADA), *between, end=8 * DAY) == []
 
 
 @pytest.mark.parametrize(
@@ -159,7 +286,9 @@ async def test_an_address_whose_first_owner_is_gone_may_get_another_id(between: 
     ],
 )
 async def test_an_owner_of_whom_nothing_of_that_is_known_is_still_there(between: list[Request]) -> None:
-    assert [each[2] for each in await told(v1("11"), *between, v1("22"))] == ["certain"]
+    assert [each[2] for each in await told(v1("11"), *between, v1("22"))] == ["possible"]
+    if between[0][1] != "/api/v1/customers/11":  # which would be a use of the first id
+        assert [c for *_, c in await told(*twice(v1("11", ADA), v1("22", ADA)), *between, end=8 * DAY)] == ["likely"]
 
 
 async def test_a_refused_change_of_the_address_is_none() -> None:
@@ -254,7 +383,7 @@ async def test_an_address_whose_first_id_is_gone_may_still_be_the_second_of_its_
 
 
 async def test_an_id_in_other_case_is_a_second_one_of_its_address() -> None:
-    assert await told(v1("abcdef"), v1("ABCDEF")) == [("1", "path:", "certain")]
+    assert await told(v1("abcdef"), v1("ABCDEF")) == [("1", "path:", "likely")]
 
 
 async def test_only_the_numbers_of_the_app_tell_who_a_user_is() -> None:
@@ -397,7 +526,10 @@ def taught(person: Person, kind: Kind = "identify", ending: OutcomeKind = "accep
 def test_what_belongs_together_is_taught_of_an_accepted_identify() -> None:
     ada = Person(id="abc", email="a@example.com")
     assert taught(ada) == [("ids-of", "w", "email:a@example.com", {"abc"})]
-    assert taught(ada, created_at=NOW, user_id=7) == taught(ada)
+    ids, (kind, workspace, subject, portraits) = taught(ada, created_at=NOW, user_id=7)
+    assert [ids] == taught(ada, user_id=7) == taught(ada)
+    assert (kind, workspace, subject, len(portraits)) == ("portraits", "w", "email:a@example.com", 1)
+    assert taught(Person(id="abc", email="info@example.com"), created_at=NOW) == []
     assert taught(Person(id="A@b.com"), created_at=NOW, user_id=7) == [("ids-of", "w", f"user:7\0{NOW}", {"a@b.com"})]
     assert taught(ada, ending="unknown") == taught(ada, _update=True) == []
     assert taught(ada, "event") == taught(Person(email="a@example.com")) == taught(Person(id="42")) == []
@@ -431,6 +563,22 @@ def test_what_is_not_known_of_an_id_is_taught() -> None:
     assert reviewed(ada, addresses="old@b.de", spellings="Abc") == changed
     assert reviewed(ada, addresses="b@b.de", spellings="longer") == [spelling]
     assert reviewed(Person(id="42")) == reviewed(Person(email="a@b.de")) == []
+
+
+def test_which_ids_of_an_address_are_in_use_is_taught() -> None:
+    ada = Person(id="abC", email="a@example.com")
+    known = {"addresses": "a@example.com", "spellings": "abC", "ids-of": "abC"}
+    assert reviewed(ada, **known) == []
+
+    def used(**texts: str) -> list[tuple[Any, ...]]:
+        exchange = Exchange(id="1", at=NOW, method="PUT", target=b"/", host="", headers=(), body=b"")
+        call = Call(exchange=exchange, api="track_v1", kind="identify", endpoint="", workspace="w", person=ada)
+        return [tuple(fact) for fact in review(call, Outcome("accepted", NOW), Reviewed(**known | texts))]
+
+    at = Span(NOW, NOW)
+    first, later = (Key(kind, "w", "email:a@example.com") for kind in ("first-id-used", "later-id-used"))
+    assert used(**{"later-ids": "abC"}) == [(later, at, 9.0, False)]
+    assert used(**{"later-ids": "longer"}) == [(first, at, 9.0, False)]
 
 
 def test_who_is_gone_is_taught_whatever_the_answer() -> None:

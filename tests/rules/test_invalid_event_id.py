@@ -40,12 +40,23 @@ async def test_another_event_has_another_name_or_other_data_than_times(second: d
     assert found == ["certain"] * count
 
 
-async def test_another_person_makes_another_event_and_nobody_is_one_person() -> None:
+async def test_another_person_makes_another_event_if_both_are_named_alike() -> None:
     other = URL.replace("42", "43")
     assert await confidences((0, "POST", URL, EVENT), (1, "POST", other, EVENT)) == ["certain"]
     nobody = "track.customer.io/api/v1/events"
     assert await confidences((0, "POST", nobody, EVENT), (1, "POST", nobody, EVENT)) == []
-    assert await confidences((0, "POST", nobody, EVENT), (1, "POST", URL, EVENT)) == ["certain"]
+    by_mail = URL.replace("42", "a%40example.com")
+    visitor = EVENT | {"anonymous_id": "a"}
+    ways = ((URL, EVENT), (by_mail, EVENT), (nobody, visitor), (nobody, EVENT))
+    sent = [(float(at), "POST", *way) for at, way in enumerate(ways)]
+    for one in sent:
+        for two in sent:
+            assert await confidences((0, *one[1:]), (1, *two[1:])) == []
+            assert await confidences((0, *one[1:]), (1, *two[1:3], two[3] | {"name": "seat_taken"})) == ["certain"]
+    assert await confidences((0, "POST", URL.replace("42", "team:42"), EVENT), sent[2]) == []
+    assert await confidences((0, "POST", URL.replace("42", "team:42"), EVENT), sent[0]) == ["certain"]
+    assert await confidences(sent[0], sent[1], (2, "POST", other, EVENT)) == []  # may be who was named by address
+    assert await confidences(sent[1], (2, "POST", by_mail.replace("a%", "b%"), EVENT)) == ["certain"]
 
 
 async def test_a_retry_of_each_event_of_a_shared_id_is_known() -> None:
@@ -99,6 +110,6 @@ async def test_four_events_of_an_id_are_remembered_and_the_id_is_not_readable() 
     kept = await remembered(RULE, *((float(at), "POST", URL, event) for at, event in enumerate(events)))
     ((subject, value),) = kept.pop("event-id")
     assert kept == {}
-    assert len(value.hashes) == 4
+    assert len(value.hashes) == 8  # each with its person, and with how they are named
     assert ULID not in subject
     assert await remembered(RULE, (0, "POST", URL, {"name": "a_b"})) == {}

@@ -13,19 +13,22 @@ from cio_proxy.model import (
     Deadline,
     Exchange,
     Finding,
+    Groups,
     Json,
+    Key,
     Kind,
     Outcome,
     OutcomeKind,
     People,
     Person,
+    Sample,
     Settings,
     Span,
 )
 from cio_proxy.rules import RULES
 from cio_proxy.rules.missing_email import DAY, learn
 
-from .alone import told
+from .alone import history, told
 
 RULE = tuple(rule for rule in RULES if rule.info.id == "missing-email")
 NOW = 1.75e9
@@ -49,7 +52,7 @@ def taught(
     person: Person, kind: OutcomeKind = "accepted", required: tuple[str, ...] = (), /, **attributes: Json
 ) -> list[tuple[str, str, str, Any, float]]:
     facts = learn(call(person, **attributes), Outcome(kind, NOW), PARAMS | {"required": required})
-    return [(*fact.key[:3], fact.value, fact.ttl) for fact in facts]
+    return [(*fact.key[:3], fact.value, fact.ttl) for fact in facts if fact.key.kind != "new-people"]
 
 
 def test_an_address_is_remembered_under_each_identifier_whatever_the_answer() -> None:
@@ -73,6 +76,8 @@ def test_a_new_person_without_one_has_a_window() -> None:
     assert [key[:3] for key in deadline.watch] == [
         ("has-email", "w", "id:42"),
         ("has-email", "w", "cio_id:a3"),
+        ("new-people", "w", f"{WEEK:.0f}\0new people"),
+        ("new-people", "w", f"{WEEK - 1:.0f}\0new people"),
     ]
     assert taught(Person(id="42", phone="+4915112345678"), created_at=NOW) == []
     assert taught(Person(id="42"), "accepted", created_at=NOW, phone="+4915112345678") == []
@@ -178,6 +183,12 @@ def test_an_old_person_has_no_window_for_what_is_required() -> None:
     assert taught(ADA, "unknown", ("plan",), created_at=NOW)[2:] == []
 
 
+def test_a_device_makes_up_for_an_address_and_for_nothing_else() -> None:
+    device = replace(call(Person(id="42")), kind="device_add")
+    facts = learn(device, Outcome("accepted", NOW), PARAMS | {"required": ("plan",)})
+    assert [fact.key.kind for fact in facts] == ["has-email"]
+
+
 @pytest.mark.parametrize("kind", ["delete", "suppress", "merge"])
 def test_of_who_is_gone_nothing_is_missing(kind: Kind) -> None:
     gone = replace(call(Person(id="42")), kind=kind, merged=Person(id="43"))
@@ -185,6 +196,140 @@ def test_of_who_is_gone_nothing_is_missing(kind: Kind) -> None:
     ids = ("42", "43") if kind == "merge" else ("42",)
     emails = [("has-email", "w", f"id:{id}") for id in ids]
     assert [fact.key[:3] for fact in facts] == [*emails, *(("has-attribute", "w", f"id:{id}\0plan") for id in ids)]
+
+
+WEEK = NOW // (7 * DAY)
+
+
+def counted(person: Person, kind: OutcomeKind = "accepted", /, **attributes: Json) -> list[Any]:
+    facts = learn(call(person, **attributes), Outcome(kind, NOW), PARAMS)
+    return [(fact.key, fact.value, fact.ttl) for fact in facts if fact.key.kind == "new-people"]
+
+
+def test_new_people_are_counted_with_and_without_an_address() -> None:
+    def fact(*labels: str) -> list[Any]:
+        key = Key("new-people", "w", f"{WEEK:.0f}\0new people", named=True)
+        return [(key, Groups(2, dict.fromkeys(labels, Sample(100, plain=frozenset({"id:42"})))), 14 * DAY)]
+
+    assert counted(Person(id="42"), created_at=NOW) == fact("new")
+    assert counted(Person(id="42", phone="+4915112345678"), created_at=NOW) == fact("new")
+    assert counted(Person(id="42", email="a@b.c"), created_at=NOW - 3600) == fact("new", "with an address")
+    assert counted(Person(id="42"), created_at=NOW - 3601) == counted(Person(id="42")) == []
+    assert counted(Person(id="42"), "unknown", created_at=NOW) == []
+    assert counted(Person(id="42"), created_at=NOW, _update=True) == []
+    assert counted(Person(anonymous="x"), created_at=NOW) == []
+    gone = replace(call(Person(id="42"), created_at=NOW), kind="delete")
+    assert {fact.key.kind for fact in learn(gone, Outcome("accepted", NOW), PARAMS)} == {"has-email"}
+
+
+def put(at: float, id: str, **body: Any) -> tuple[float, str, str, Any]:
+    return (at, "PUT", f"track.customer.io/api/v1/customers/{id}", body)
+
+
+def new(at: float, id: str, **body: Any) -> tuple[float, str, str, Any]:
+    return put(at, id, created_at=NOW + at, **body)
+
+
+async def confidences(*sent: Any, settings: Settings | None = None, **params: Any) -> list[str]:
+    """Of the person 42; the last call lets all deadlines pass."""
+    later = put(sent[-1][0] + 7200, "7", email="z@example.com")
+    found = await history("missing-email", *sent, later, params=params, settings=settings)
+    ours = {f"{number:08x}" for number, each in enumerate(sent) if each[2].endswith("/42")}
+    return [finding.confidence for finding in found if finding.exchange in ours]
+
+
+def mail(id: str) -> dict[str, str]:
+    return {"email": f"p{id}@example.com"}
+
+
+@pytest.mark.parametrize(
+    ("without", "addressed", "params", "confidence"),
+    [
+        (0, 0, {}, "likely"),
+        (1, 0, {}, "likely"),
+        (2, 0, {}, "possible"),
+        (2, 2, {}, "possible"),  # two of five, with the person who is judged
+        (2, 3, {}, "likely"),  # three of six
+        (1, 0, {"people": 2}, "possible"),
+        (2, 2, {"share": 40}, "likely"),
+        (2, 3, {"share": 51}, "possible"),
+        (0, 2, {"share": 67}, "possible"),
+        (0, 2, {"share": 66}, "likely"),
+    ],
+)
+async def test_where_most_new_people_have_no_address_nobody_is_accused(
+    without: int, addressed: int, params: dict[str, Any], confidence: str
+) -> None:
+    people = [new(n, str(n)) for n in range(without)]
+    people += [new(n, str(n), **mail(str(n))) for n in range(4, 4 + addressed)]
+    assert await confidences(*people, new(9, "42"), **params) == [confidence]
+
+
+@pytest.mark.parametrize(
+    ("later", "confidence"),
+    [
+        ([put(20, "1", **mail("1")), put(21, "2", **mail("2"))], "likely"),
+        ([put(20, "1", **mail("1")), put(21, "1", **mail("2"))], "possible"),
+        ([put(20, "1", plan="pro"), put(21, "2", plan="pro")], "possible"),
+        ([put(61, "1", **mail("1")), put(62, "2", **mail("2"))], "likely"),
+        ([put(61.5, "1", **mail("1")), put(62.5, "2", **mail("2"))], "possible"),
+    ],
+)
+async def test_an_address_that_follows_in_time_counts(later: list[Any], confidence: str) -> None:
+    assert await confidences(new(1, "1"), new(2, "2"), new(9, "42"), *later, window=60.0) == [confidence]
+
+
+@pytest.mark.parametrize("known", ["partial", "complete"])
+@pytest.mark.parametrize(
+    ("without", "after", "confidence"),
+    [(2, 7 * DAY, "possible"), (2, 14 * DAY, "likely"), (1, 7 * DAY, "likely"), (1, 9, "likely"), (2, 9, "possible")],
+)
+async def test_this_week_and_the_last_one_count(known: People, without: int, after: float, confidence: str) -> None:
+    people = [new(n, str(n)) for n in range(without)]
+    assert await confidences(*people, new(after, "42"), settings=Settings(people=known)) == [confidence]
+
+
+async def test_what_is_required_is_likely_whoever_has_an_address() -> None:
+    sent = [*(new(n, str(n)) for n in range(1, 5)), new(9, "42")]
+    assert await confidences(*sent, required=("plan",)) == ["possible", "likely"]
+
+
+def reviewed(
+    person: Person, kind: Kind = "identify", ending: OutcomeKind = "accepted", /, **spans: tuple[str, float]
+) -> list[Any]:
+    class Remembered:
+        params: Mapping[str, Any] = PARAMS
+
+        def span(self, key: Key) -> Span | None:
+            subject, at = spans.get(key.kind.replace("-", "_"), ("", 0.0))
+            return Span(at, at) if key.subject == subject else None
+
+    review = RULE[0].review
+    assert review is not None
+    return list(review(replace(call(person), kind=kind), Outcome(ending, NOW), Remembered()))  # type: ignore[arg-type]
+
+
+def test_whose_address_followed_is_taught() -> None:
+    ada = Person(id="42", email="a@example.com")
+    made = ("id:42", NOW - 600)
+    (fact,) = reviewed(ada, identified=made)
+    assert fact.value == Groups(2, {"with an address": Sample(100, plain=frozenset({"id:42"}))})
+    assert fact.key.subject == f"{WEEK:.0f}\0new people"
+    assert len(reviewed(ada, identified=("email:a@example.com", NOW))) == 1
+    assert reviewed(ada, identified=("id:42", NOW - 601)) == reviewed(ada) == []
+    assert reviewed(ada, identified=made, has_email=("id:42", NOW)) == []
+    assert reviewed(Person(id="42"), identified=made) == reviewed(ada, "merge", identified=made) == []
+    assert reviewed(ada, "identify", "unknown", identified=made) == []
+
+
+def test_who_was_new_last_week_is_read_where_a_missing_address_is_told_at_once() -> None:
+    needs = RULE[0].needs
+    assert needs is not None
+    new = call(Person(id="42"))
+    assert [key.subject for key in needs(new, "complete")] == [f"{WEEK - 1:.0f}\0new people"]
+    assert not needs(new, "partial")
+    assert not needs(call(Person(id="42", email="a@example.com")), "complete")
+    assert not needs(replace(new, kind="merge"), "complete")
 
 
 def test_an_id_that_is_an_address_is_one_where_every_person_is_known() -> None:

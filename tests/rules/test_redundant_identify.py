@@ -46,6 +46,47 @@ async def test_two_identifies_of_one_moment_that_differ_are_a_change() -> None:
     assert said == []
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(
+            {name: 7}
+            for name in ("heartbeat", "is_online", "online", "presence", "lastSeen", "last_active", "inactive")
+        ),
+        *({f"app {word}": "x"} for word in ("offline", "idle", "away", "available", "busy", "present", "ping")),
+        *({f"{word}At": "x"} for word in ("alive", "connected", "presence", "heartbeat")),
+        *(
+            {"status": word}
+            for word in ("online", "offline", "active", "inactive", "idle", "away", "available", "BUSY")
+        ),
+        {"x" * 90 + "_online": 1},
+        {"in_app": True, "in_store": False},
+        {"presence": 1, "plan": "pro"},
+        *({"active": True, name: "x"} for name in ("id", "email", "anonymous_id", "_timestamp")),
+    ],
+    ids=str,
+)
+async def test_what_says_only_that_somebody_is_there_is_a_heartbeat(body: dict[str, Any]) -> None:
+    assert await found(0, 1, 2, body=body) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"email": "ada@example.com"},
+        {"plan": "pro", "active": True},
+        {"status": "trial"},
+        {"seats": 1},
+        {"activeplan": "pro"},
+        {"x" * 94 + "_online": 1},
+        {"state": ["online"]},
+    ],
+    ids=str,
+)
+async def test_what_says_more_is_none(body: dict[str, Any]) -> None:
+    assert len(await found(0, 1, 2, body=body)) == 1
+
+
 @pytest.mark.parametrize("times", [1, 2])
 async def test_two_is_the_fewest_that_can_be_the_same(times: int) -> None:
     assert len(await found(0, 1, times=times)) == 1

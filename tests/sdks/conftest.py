@@ -32,6 +32,8 @@ class Step(NamedTuple):
 CONFIG = {
     "rules": {
         "missing-email": {"window": "1s"},
+        "track-before-identify": {"grace": "2s"},
+        "changing-user-id": {"settle": "1s"},
         "anonymous-id-not-merged": {"window": "1s", "visitors": 1, "people": 1},
         "trigger-on-every-update": {"events": 2, "event_people": 2},
     },

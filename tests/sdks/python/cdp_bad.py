@@ -34,12 +34,13 @@ def anonymous_id_on_two_people() -> None:
 
 def second_id() -> None:
     identify(**PERSON)
-    step("identify", lambda: cdp.identify("cust-grace-2", PERSON))
+    for _ in range(2):
+        step("identify", lambda: cdp.identify("cust-grace-2", PERSON))
 
 
 def visitor_who_is_never_joined() -> None:
     step("track", lambda: cdp.track(event="pricing_viewed", anonymous_id="anon-grace"))
-    identify(email="grace@example.com")
+    identify(email="grace@example.com", created_at=now())
 
 
 def told_of_every_update() -> None:
