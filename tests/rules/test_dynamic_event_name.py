@@ -98,7 +98,7 @@ def test_the_shape_that_a_name_shares_with_others(name: str, shape: str) -> None
 
 CODES = "code err error exception exit http https response rfc smtp status"
 VERSIONS = "v ver version release build sdk os ios android chrome edge firefox opera safari"
-COUNTED = "day days week month season episode sprint streak chapter lesson level module page part phase question round stage step"
+COUNTED = "day days week month season episode sprint streak chapter lesson level module page part phase question round"
 
 
 @pytest.mark.parametrize("word", CODES.split())
@@ -116,7 +116,7 @@ def test_a_version_has_any_number_of_digits(word: str) -> None:
     assert {shape_of(f"{word}_{number}") for number in ("123", "123457", "1234578")} == {""}
 
 
-@pytest.mark.parametrize("word", COUNTED.split())
+@pytest.mark.parametrize("word", [*COUNTED.split(), "stage", "step"])
 def test_what_goes_up_by_one_has_three_digits(word: str) -> None:
     assert [shape_of(f"{word}_{number}") for number in ("123", "1234")] == ["", f"{word}_<number>"]
 
@@ -157,7 +157,7 @@ def test_what_goes_up_by_one_has_three_digits(word: str) -> None:
         ("seen_0122026", False),
         ("seen_20261", False),
         ("seen_2026011", False),
-        ("seen_4120", False),
+        ("seen_41230", False),
         ("seen_412000", True),
     ],
 )

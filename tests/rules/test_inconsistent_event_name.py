@@ -338,7 +338,7 @@ def test_a_hyphen_within_a_word_is_no_style(name: str) -> None:
         ("code_QR", True),
         ("iOS_read", True),
         ("read_eBook", True),
-        ("iOS-17_read", False),
+        ("iOS-17_read", True),
         ("HTML_read", True),
         ("HTTPS_read", False),
         ("QR_A", False),
