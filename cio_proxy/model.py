@@ -1092,6 +1092,11 @@ class Settings:
     clients: Mapping[str, str] = NOTHING
     """Client names by a substring of the User-Agent, in addition to the known SDKs."""
 
+    @property
+    def begins_empty(self) -> bool:
+        """Whether nobody is there when the proxy starts: all traffic goes to the sandbox."""
+        return self.upstream == "sandbox" and self.upstreams == UpstreamSettings()
+
     def rule(self, id: str) -> RuleSettings:
         """What is said about one rule, or the defaults."""
         return self.rules.get(id, DEFAULT_RULE)
