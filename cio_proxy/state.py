@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,10 +14,15 @@ from cio_proxy.model import Settings
 KEY_BYTES = 32
 
 
-def folder(settings: Settings, environ: Mapping[str, str]) -> Path:
-    """The configured state folder, else `cio-proxy` in the user's, made on first use. Raises OSError."""
+def place(settings: Settings, environ: Mapping[str, str]) -> Path:
+    """Where the state folder is, or will be: the configured one, else `cio-proxy` in the user's."""
     home = environ.get("XDG_STATE_HOME") or str(Path("~/.local/state").expanduser())
-    path = Path(settings.state).expanduser() if settings.state else Path(home) / "cio-proxy"
+    return Path(settings.state).expanduser() if settings.state else Path(home) / "cio-proxy"
+
+
+def folder(settings: Settings, environ: Mapping[str, str]) -> Path:
+    """The state folder, made on first use. Raises OSError."""
+    path = place(settings, environ)
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
 
@@ -33,7 +39,7 @@ def admin_token(folder: Path) -> str:
 def hash_key(folder: Path, file: str | None = None) -> bytes:
     """The key of the keyed hashes: from `file`, else made once. Raises OSError, and ValueError where is no key."""
     if file is not None:
-        return _given_key(Path(file).expanduser())
+        return given_key(Path(file).expanduser())
     path = folder / "hash.key"
     with contextlib.suppress(FileExistsError):
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
@@ -45,8 +51,22 @@ def hash_key(folder: Path, file: str | None = None) -> bytes:
     return key
 
 
-def _given_key(path: Path) -> bytes:
-    """A key of raw bytes or hexadecimal digits. Its group may read it, as that of a pod may its secrets."""
+def authorities(path: Path) -> bytes:
+    """The certificate authorities of a file, in PEM form. Raises ValueError where there are none to be read."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+        return path.read_bytes()
+    except ssl.SSLError as error:
+        raise ValueError(f"{path}: no certificate in PEM form in it") from error
+    except OSError as error:
+        raise ValueError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
+
+
+def given_key(path: Path) -> bytes:
+    """A key of raw bytes or hexadecimal digits. Its group may read it, as that of a pod may its secrets.
+
+    Raises ValueError for a file that holds none, cannot be read, or that others can.
+    """
     try:
         mode, content = path.stat().st_mode, path.read_bytes()
     except OSError as error:
