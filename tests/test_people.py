@@ -251,8 +251,7 @@ def test_status_says_since_when_what_was_lost_and_whether_complete_counts(line: 
     line.teach()
     assert line("people", "status")[0] == "nothing is known yet: no traffic was seen, and nothing was imported\n"
     line.teach(workspace.seen("shop", NOW - 600))
-    upstream = {"CIO_PROXY_UPSTREAM": "live"}
-    assert "does not count: its people were never imported" in line("people", "status", **upstream)[0]
+    assert "does not count: its people were never imported" in line("people", "status", CIO_PROXY_UPSTREAM="live")[0]
     assert "would count" in line("people", "status")[0], "the sandbox begins with nobody"
     line.teach(workspace.imported("shop", NOW - 300), workspace.lost("shop", NOW - 60))
     status = line("people", "status")[0]
