@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from hashlib import blake2b
 from itertools import islice
 from operator import itemgetter
 from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple, Protocol, Self, dataclass_transform, get_args
+from typing import Any, Concatenate, Final, Literal, NamedTuple, Protocol, Self, dataclass_transform, get_args
 from urllib.parse import urlsplit
 
 type Json = str | int | float | bool | list[Json] | dict[str, Json] | None
@@ -82,6 +82,25 @@ type Seal = Callable[[str], str]
 def made_often[T](cls: type[T]) -> type[T]:
     """A dataclass that the type checker alone keeps from being changed: it is made in a quarter of the time."""
     return dataclass(slots=True, unsafe_hash=True)(cls)
+
+
+RECALLED: Final = 256
+"""Characters of a text that a cache may keep: the names of a clean integration are shorter."""
+
+
+def recalled[**P, R](count: int) -> Callable[[Callable[Concatenate[str, P], R]], Callable[Concatenate[str, P], R]]:
+    """A cache of the last results of a pure function of a text; of a long text, nothing is kept."""
+    return lambda compute: partial(_recalled, lru_cache(count)(compute), compute)
+
+
+def _recalled[**P, R](
+    kept: Callable[Concatenate[str, P], R],
+    compute: Callable[Concatenate[str, P], R],
+    text: str,
+    *rest: P.args,
+    **more: P.kwargs,
+) -> R:
+    return (kept if len(text) <= RECALLED else compute)(text, *rest, **more)
 
 
 class once[V]:  # noqa: N801 a decorator
@@ -384,10 +403,12 @@ LONGEST: Final = 50
 
 
 def shape(fields: Mapping[str, Json], depth: int = DEEPEST) -> Shape:
-    """What is in an object, but for null and what is empty. The name of a member of a list is empty."""
+    """What is in an object, but for null, what is empty, and long names. The name of a member of a list is empty."""
     found: list[tuple[str, type, Shape]] = []
     for name, value in fields.items() if len(fields) <= LONGEST else islice(fields.items(), LONGEST):
         kind = type(value)
+        if len(name) > RECALLED:
+            continue  # shapes are kept, and are bounded in number alone
         if kind is dict or kind is list:
             if value:
                 found.append((name, kind, _members(value, depth - 1)))  # type: ignore[arg-type]  # it is one

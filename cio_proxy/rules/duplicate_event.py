@@ -23,10 +23,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 from typing import Any
 
-from cio_proxy.model import Call, Fact, Finding, Key, Known, Origin, Outcome, Param, RuleInfo, Span
+from cio_proxy.model import Call, Fact, Finding, Key, Known, Origin, Outcome, Param, RuleInfo, Span, recalled
 
 RULE = RuleInfo(
     id="duplicate-event",
@@ -109,11 +108,11 @@ def _has_exact_time(call: Call) -> bool:
     return (type(sent) is str and _EXACT.search(sent) is not None) or (type(sent) is float and not sent.is_integer())
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def _is_done(name: str) -> bool:
     return _DONE.search(re.sub(r"[^a-z]", "", name[:100].lower())) is not None
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def _is_an_occurrence(name: str) -> bool:
     return _OCCURRENCE.match(re.sub(r"[_ .-]", "", name[:100]).lower()) is not None

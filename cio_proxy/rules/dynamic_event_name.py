@@ -21,11 +21,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
-from cio_proxy.model import CONFIDENCES, Call, Confidence, Fact, Finding, Key, Known, Outcome, Param, RuleInfo, Sample
+from cio_proxy.model import (
+    CONFIDENCES,
+    Call,
+    Confidence,
+    Fact,
+    Finding,
+    Key,
+    Known,
+    Outcome,
+    Param,
+    RuleInfo,
+    Sample,
+    recalled,
+)
 from cio_proxy.recognise import (
     PERSONAL,
     Part,
@@ -111,13 +123,13 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[F
     return (Fact(_alike(call, shape), name, params["remember"]),) if shape else ()
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def is_fixed_name(name: str) -> bool:
     """A quick first look: no part of the name is one that varies."""
     return not (parts(name) or shape_of(name))
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def shape_of(name: str) -> str:
     """What a name has in common with others that differ in ids and numbers; nothing where one name tells enough."""
     name = name.strip()

@@ -48,6 +48,7 @@ from cio_proxy.model import (
     Sample,
     Shape,
     pointer,
+    recalled,
 )
 from cio_proxy.recognise import is_plain
 
@@ -168,20 +169,20 @@ def _scope(call: Call) -> str:
     return scope_of(call.name, api) if call.name else ""
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def scope_of(name: str, api: str) -> str:
     """The scope of an event; none for a name that may be another one in each call."""
     name = name.strip()
     return f"{api}\0{name}" if is_fixed(name) else ""
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def is_fixed(name: str) -> bool:
     """Whether a name is a short text that can be shown, and holds no id and nothing personal."""
     return len(name) <= LONGEST and name.isprintable() and is_plain(name) and not _ID.search(name)
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def is_judged(name: str) -> bool:
     """Whether an attribute of this name is one of the app's own, the same in every call."""
     return name not in RESERVED and not name.startswith(("_", "cio_")) and is_fixed(name)

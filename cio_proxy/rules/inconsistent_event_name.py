@@ -39,6 +39,7 @@ from cio_proxy.model import (
     People,
     RuleInfo,
     Sample,
+    recalled,
 )
 from cio_proxy.recognise import parts, template
 
@@ -195,13 +196,13 @@ def _judged(call: Call) -> str:
     return "" if call.api == "pipelines" and name in SEMANTIC else name
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def fits(name: str, convention: str) -> bool:
     """Whether a name is of a style, as far as it is judged."""
     return len(name) > LONGEST or _fits(template(name), convention)
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def is_snake_of_words(name: str) -> bool:
     """Whether a name is in snake_case but for words with a hyphen, abbreviations and brands, beside others in it."""
     name = template(name)
@@ -210,7 +211,7 @@ def is_snake_of_words(name: str) -> bool:
     return _fits(_ABBREVIATED.sub("x", _HYPHENATED.sub("x", name)), "snake_case")
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def normal(name: str) -> str:
     """What all spellings of a name have in common; nothing for a name that may be another one in each call."""
     if len(name) > LONGEST or not name.isprintable() or _ID.search(name) or parts(name):
@@ -218,7 +219,7 @@ def normal(name: str) -> str:
     return _BETWEEN.sub("", name.lower())
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def style_of(name: str) -> str:
     """The style that a name of several words shows, or `mixed`; nothing for a name that fits more than one."""
     words = [segment.strip() for segment in _SEPARATOR.split(name)[::2]]
@@ -226,7 +227,7 @@ def style_of(name: str) -> str:
     return MIXED if len(shown) > 1 else next(iter(shown), "")
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def styled(name: str, style: str) -> Groups:
     """That a name, whatever small number is in it, is in a style."""
     return Groups(len(_STYLES) + 2, {style: Sample(COUNTED, plain=frozenset((re.sub(r"\d+", "0", name),)))})

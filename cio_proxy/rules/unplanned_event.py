@@ -19,7 +19,6 @@ See https://docs.customer.io/journeys/reserved-attributes/
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 
 from cio_proxy.model import (
     Call,
@@ -34,6 +33,7 @@ from cio_proxy.model import (
     TrackingPlan,
     folded,
     pointer,
+    recalled,
 )
 from cio_proxy.recognise import template
 
@@ -183,7 +183,7 @@ def _either(types: tuple[JsonType, ...]) -> str:
     return " or ".join(types)
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def _varies(name: str) -> bool:
     """Whether a value or a person stands in a name."""
     return template(name) != name
