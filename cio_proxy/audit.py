@@ -361,10 +361,11 @@ class Engine:
         """
         opened.reading, opened.missed = reading, missed
         record = reading.records.get(workspace.subject(opened.workspace), NOTHING)
-        opened.watch = workspace.watch(record, opened.exchange.at, missed)
+        empty = self.settings.begins_empty
+        opened.watch = workspace.watch(record, opened.exchange.at, missed, empty)
         if opened.joined is not None:
             joined = reading.records.get(workspace.subject(opened.joined), NOTHING)
-            opened.watch = opened.watch.and_of(workspace.watch(joined, opened.exchange.at, missed))
+            opened.watch = opened.watch.and_of(workspace.watch(joined, opened.exchange.at, missed, empty))
         several = len(opened.calls) > 1
         records = dict(reading.records) if several else reading.records
         known = self._known(opened, records)
@@ -474,7 +475,7 @@ class Engine:
             if rule is None or rule.due is None:
                 continue
             record = reading.records.get(workspace.subject(key.workspace), NOTHING)
-            watch = workspace.watch(record, now, missed)
+            watch = workspace.watch(record, now, missed, self.settings.begins_empty)
             known = _Known(self.settings, watch, reading.records, reading.in_flight, self.sealer, _is_sealed)
             known.params = self._params[rule.info.id]
             try:

@@ -249,15 +249,28 @@ def config() -> None:
 @config.command("check")
 @click.argument("file")
 def config_check(file: str) -> None:
-    """Check a configuration file: every mistake at once, each with its line.
+    """Check a configuration file, and the files it names: every mistake at once, each with its line.
 
     \b
     cio-proxy config check cio-proxy.yaml
     cio-proxy config check config/sidecar.yaml
     """
+    from cio_proxy import state
     from cio_proxy.config import expired
 
     loaded = _loaded(file, {})
+    wrong = []
+    for option, named, read in (
+        ("hash_key_file", loaded.settings.hash_key_file, state.given_key),
+        ("extra_ca", loaded.settings.extra_ca, state.authorities),
+    ):
+        try:
+            if named is not None:
+                read(Path(named).expanduser())
+        except ValueError as error:
+            wrong.append(f"{option}: {error}")
+    if wrong:
+        raise Refused("\n".join(wrong))
     for line in (*loaded.warnings, *expired(loaded.settings, time.time())):
         click.echo(line, err=True)
     click.echo(f"{file} can be used")
@@ -288,12 +301,12 @@ def env(config: str | None, listen: str | None) -> None:
     cio-proxy env
     eval "$(cio-proxy env --listen 127.0.0.1:8081)"
     """
-    from cio_proxy.state import folder
+    from cio_proxy.state import place
 
     settings = _loaded(config, {"listen": listen}).settings
     url = f"http://{settings.listen}"
     click.echo(f"export CIO_PROXY_URL={url}")
-    authority = folder(settings, os.environ) / "certificates" / "mitmproxy-ca-cert.pem"
+    authority = place(settings, os.environ) / "certificates" / "mitmproxy-ca-cert.pem"
     for line in (
         "Node (customerio-node):",
         f"  new TrackClient(site, key, {{url: '{url}/api/v1'}})",
@@ -326,7 +339,7 @@ def enforcement(switch: str | None, config: str | None, admin: str | None) -> No
     from cio_proxy import state
 
     settings = _loaded(config, {"admin": admin}).settings
-    token = state.folder(settings, os.environ) / "admin.token"
+    token = state.place(settings, os.environ) / "admin.token"
     request = urllib.request.Request(f"http://{settings.admin}/api/enforcement")
     try:
         request.add_header("Authorization", f"Bearer {token.read_text().strip()}")
@@ -382,7 +395,7 @@ def people_import(file: str, workspace: str | None, exported: str | None, **flag
     """Read an export of people from Customer.io, CSV or JSON lines, gzipped or not; - is standard input.
 
     With `people: complete`, whoever is neither in it nor seen since is unknown. Export everybody. Rows that cannot be
-    read are told and skipped, and then `complete` does not count again where facts were lost.
+    read are told and skipped: the exit code is 1 then, and `complete` may not count before they are mended.
 
     \b
     cio-proxy people import export.csv --workspace production
@@ -418,8 +431,9 @@ def people_import(file: str, workspace: str | None, exported: str | None, **flag
     click.echo(f"{done.people:,} people with {done.identifiers:,} identifiers are known in workspace {done.workspace}")
     if done.unread:
         click.echo("somebody may be among the rows that were skipped: mend them and import again", err=True)
-    if not done.complete:
+    elif not done.complete:
         click.echo("`people: complete` does not count: facts were lost since the export; import a newer one", err=True)
+    sys.exit(FOUND if done.skipped else 0)
 
 
 @people.command("status")
@@ -434,9 +448,9 @@ def people_status(as_json: bool, **flags: Any) -> None:
     """
     from cio_proxy import people
 
-    settings, _ = _remembered(flags)
+    settings, _ = _remembered(flags, reads=True)
     now = time.time()
-    found = _with_store(settings, lambda store: people.standings(store, now))
+    found = _with_store(settings, lambda store: people.standings(store, now, settings.begins_empty))
     if as_json:
         workspaces = [each.record() for each in found]
         click.echo(json.dumps({"schema": 1, "people": settings.people, "workspaces": workspaces}, indent=2))
@@ -473,7 +487,7 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def plan_learn(workspace: str | None, enough: int | None, output: str | None, force: bool, **flags: Any) -> None:
     """Write the plan of what was sent: events, their attributes, types, and what everybody sends.
 
-    It says on top what it was learned from. Names that hold a value or something personal are left out and counted.
+    It says on top what it was learned from. Names that hold a value or something personal are never learned.
 
     \b
     cio-proxy plan learn -o tracking-plan.yaml
@@ -481,7 +495,7 @@ def plan_learn(workspace: str | None, enough: int | None, output: str | None, fo
     """
     from cio_proxy import people, plan
 
-    settings, seal = _remembered(flags)
+    settings, seal = _remembered(flags, reads=True)
     now = time.time()
 
     async def learn(store: Store) -> plan.Learned:
@@ -518,11 +532,11 @@ def plan_check(file: str | None, **flags: Any) -> None:
     count = sum(len(fields.attributes) for fields in (chosen.events or {}).values())
     name = chosen.source or "the configured plan"
     click.echo(f"{name} can be used: {len(chosen.events or ())} events with {count} attributes")
-    settings, _ = _remembered(flags)
     now = time.time()
     try:
+        settings, _ = _remembered(flags, reads=True)
         learned = _with_store(settings, lambda store: plan.learned(store, now))
-    except NotLasting as error:
+    except (NotLasting, NothingToRead) as error:
         click.echo(f"not compared with what was sent: {error.message}", err=True)
         return
     beside = False
@@ -634,16 +648,22 @@ def _loaded(config: str | None, flags: dict[str, Any], baselined: bool = True) -
 _KEYS = {"journal": "journal.path"}
 
 
-def _remembered(flags: dict[str, Any]) -> tuple[Settings, Seal]:
-    """The configuration, with the store it means, and the keyed hash of what is remembered. Raises Refused."""
+def _remembered(flags: dict[str, Any], reads: bool = False) -> tuple[Settings, Seal]:
+    """The configuration, with the store it means, and the keyed hash of what is remembered. Raises Refused.
+
+    A command that only `reads` makes nothing: it raises NothingToRead where no store is.
+    """
     from cio_proxy import state
     from cio_proxy.audit import sealed_with
     from cio_proxy.facts import stores
 
     settings = _loaded(flags["config"], {name: value for name, value in flags.items() if name != "config"}).settings
+    facts = stores.chosen(settings, state.place(settings, os.environ))
+    if reads and facts.kind == "sqlite" and not Path(facts.place).expanduser().exists():
+        raise NothingToRead(f"facts: {facts.place} is not there: no proxy has kept facts in it yet")
+    settings = replace(settings, facts=facts)
     try:
         folder = state.folder(settings, os.environ)
-        settings = replace(settings, facts=stores.chosen(settings, folder))
         return settings, sealed_with(state.hash_key(folder, settings.hash_key_file))
     except (OSError, ValueError) as error:
         raise Refused(f"state folder: {error}") from error

@@ -80,7 +80,7 @@ class Auditor:
     """The asynchronous driver. Whatever goes wrong inside it, traffic goes on (unless `on_error: block`).
 
     `error` is told of each error, by the part that failed, and `degraded` of the parts that do not do their work, and
-    of those that do again. A part is `audit`, `sink`, `store`, or `people`: what is known is not every person any more.
+    of those that do again. A part is `audit`, `sink`, `store`, or `people`: what is known is not every person.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Auditor:
                 reading = await self._read(opened)
                 with self._watchdog:
                     verdict = engine.judge(opened, reading, self._missed_of(opened))
-                if engine.settings.people == "complete":
+                if engine.settings.people == "complete" and opened.subjects:
                     self._note_people(opened)
             except (Exception, Overdue) as error:
                 self._failed("audit", error)
@@ -271,6 +271,10 @@ class Auditor:
             workspace = ""
         self._missed[workspace] = max(at, self._missed.get(workspace, at))
 
+    async def imported(self) -> tuple[str, ...]:
+        """The workspaces whose people were imported. Raises what the store raises."""
+        return tuple(sorted({key.workspace async for key, _ in self.store.scan(workspace.IMPORTED)}))
+
     async def forget(self) -> None:
         """Forget everything that is known."""
         await self.store.clear()
@@ -394,7 +398,8 @@ class Auditor:
         self._error(part, error)
         self._degraded(part, True)
         refused = part == "audit" and self.settings.on_error == "block"
-        kind = f"{part} failed, {'what it concerns is refused' if refused else 'traffic goes on'}"
+        name = f"{self.settings.facts.kind if self.settings.facts else 'memory'} store" if part == "store" else part
+        kind = f"{name} failed, {'what it concerns is refused' if refused else 'traffic goes on'}"
         kind = f"{kind}: {type(error).__name__}"
         if kind not in self._told:
             self._told.add(kind)

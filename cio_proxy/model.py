@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from hashlib import blake2b
 from itertools import islice, repeat
 from operator import itemgetter
 from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple, Protocol, Self, dataclass_transform, get_args
+from typing import Any, Concatenate, Final, Literal, NamedTuple, Protocol, Self, dataclass_transform, get_args
 from urllib.parse import urlsplit
 
 type Json = str | int | float | bool | list[Json] | dict[str, Json] | None
@@ -89,6 +89,25 @@ made: Final = tuple.__new__
 def made_often[T](cls: type[T]) -> type[T]:
     """A dataclass that the type checker alone keeps from being changed: it is made in a quarter of the time."""
     return dataclass(slots=True, unsafe_hash=True)(cls)
+
+
+RECALLED: Final = 256
+"""Characters of a text that a cache may keep: the names of a clean integration are shorter."""
+
+
+def recalled[**P, R](count: int) -> Callable[[Callable[Concatenate[str, P], R]], Callable[Concatenate[str, P], R]]:
+    """A cache of the last results of a pure function of a text; of a long text, nothing is kept."""
+    return lambda compute: partial(_recalled, lru_cache(count)(compute), compute)
+
+
+def _recalled[**P, R](
+    kept: Callable[Concatenate[str, P], R],
+    compute: Callable[Concatenate[str, P], R],
+    text: str,
+    *rest: P.args,
+    **more: P.kwargs,
+) -> R:
+    return (kept if len(text) <= RECALLED else compute)(text, *rest, **more)
 
 
 class once[V]:  # noqa: N801 a decorator
@@ -428,13 +447,16 @@ SIMPLE: Final = frozenset({str, int, float, bool})
 
 
 def shape(fields: Mapping[str, Json], depth: int = DEEPEST) -> Shape:
-    """What is in an object, but for null and what is empty. The name of a member of a list is empty."""
+    """What is in an object, but for null, what is empty, and long names. The name of a member of a list is empty."""
     kinds = tuple(map(type, fields.values()))
-    if len(kinds) <= LONGEST and SIMPLE.issuperset(kinds) and "" not in fields.values():
+    plain = len(kinds) <= LONGEST and SIMPLE.issuperset(kinds) and "" not in fields.values()
+    if plain and max(map(len, fields), default=0) <= RECALLED:
         return tuple(zip(fields, kinds, repeat(())))
     found: list[tuple[str, type, Shape]] = []
     for name, value in fields.items() if len(fields) <= LONGEST else islice(fields.items(), LONGEST):
         kind = type(value)
+        if len(name) > RECALLED:
+            continue  # shapes are kept, and are bounded in number alone
         if kind is dict or kind is list:
             if value:
                 found.append((name, kind, _members(value, depth - 1)))  # type: ignore[arg-type]  # it is one
@@ -1207,6 +1229,11 @@ class Settings:
     """The fingerprints in it."""
     clients: Mapping[str, str] = NOTHING
     """Client names by a substring of the User-Agent, in addition to the known SDKs."""
+
+    @property
+    def begins_empty(self) -> bool:
+        """Whether nobody is there when the proxy starts: all traffic goes to the sandbox."""
+        return self.upstream == "sandbox" and self.upstreams == UpstreamSettings()
 
     def rule(self, id: str) -> RuleSettings:
         """What is said about one rule, or the defaults."""

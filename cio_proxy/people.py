@@ -116,7 +116,9 @@ class Standing(NamedTuple):
         yield f"  watched    {f'since {_time(self.since)}' if self.since else 'not yet'}"
         yield f"  lost       {f'facts, last at {_time(self.lost)}' if self.lost else 'nothing'}"
         yield f"  imported   {f'an export of {_time(self.imported)}' if self.imported else 'nothing'}"
-        if not self.complete:
+        if not self.complete and self.imported is None:
+            yield "  complete   does not count: its people were never imported; export everybody, and import it"
+        elif not self.complete:
             yield "  complete   does not count: facts were lost after the last export; export again, and import it"
         elif configured == "complete":
             yield "  complete   counts: who is unknown is a fault"
@@ -130,8 +132,8 @@ async def workspaces(store: Store, now: float) -> list[str]:
     return sorted({key.workspace for kind in kinds async for key, _ in _living(store, kind, now)})
 
 
-async def standings(store: Store, now: float) -> list[Standing]:
-    """What is known of each workspace, by name."""
+async def standings(store: Store, now: float, empty: bool = False) -> list[Standing]:
+    """What is known of each workspace, by name. They began `empty` where nobody need be imported."""
     records: dict[str, dict[str, Kept]] = {}
     for kind in (workspace.OBSERVED, workspace.LOST, workspace.IMPORTED):
         async for key, kept in _living(store, kind, now):
@@ -144,10 +146,16 @@ async def standings(store: Store, now: float) -> list[Standing]:
             identifiers[key.workspace] += 1
     missed = await _lost_everywhere(store, now)
     names = sorted({*records, *identifiers})
-    return [_standing(name, identifiers[name], records.get(name, {}), now, missed) for name in names]
+    return [
+        _standing(name, identifiers[name], record, workspace.watch(record, now, missed, empty), missed)
+        for name in names
+        for record in [records.get(name, {})]
+    ]
 
 
-def _standing(name: str, identifiers: int, record: Mapping[str, Kept], now: float, missed: float | None) -> Standing:
+def _standing(
+    name: str, identifiers: int, record: Mapping[str, Kept], watch: workspace.Watch, missed: float | None
+) -> Standing:
     observed, lost, imported = (
         workspace.span(record, kind) for kind in (workspace.OBSERVED, workspace.LOST, workspace.IMPORTED)
     )
@@ -158,7 +166,7 @@ def _standing(name: str, identifiers: int, record: Mapping[str, Kept], now: floa
         since=observed and observed.first,
         lost=max(losses, default=None),
         imported=imported and imported.last,
-        complete=workspace.watch(record, now, missed).whole,
+        complete=watch.whole,
     )
 
 

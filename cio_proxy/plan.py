@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
@@ -40,7 +39,7 @@ from cio_proxy.model import (
     Sample,
     TrackingPlan,
 )
-from cio_proxy.recognise import personal, template
+from cio_proxy.recognise import template
 
 LONGEST: Final = 150
 """Characters of the longest name in a plan; Customer.io documents 100 bytes (reference 6.2)."""
@@ -396,10 +395,6 @@ class Learned(NamedTuple):
     """By the event and the attribute; "" is the event itself."""
     person: Mapping[str, Groups]
     workspaces: tuple[str, ...]
-    personal: int
-    """Names that hold something personal, and are left out."""
-    varying: int
-    """Names that hold a value that varies, and are left out."""
 
 
 async def learned(store: Store, now: float, workspace: str | None = None) -> Learned:
@@ -407,32 +402,26 @@ async def learned(store: Store, now: float, workspace: str | None = None) -> Lea
     events: dict[str, dict[str, Groups]] = {}
     person: dict[str, Groups] = {}
     workspaces: set[str] = set()
-    left_out: Counter[str] = Counter()
     async for key, kept in store.scan(TYPES):
         if workspace not in (None, key.workspace) or kept.expiry <= now or not isinstance(kept.value, Groups):
             continue
         workspaces.add(key.workspace)
         _, *names = key.subject.split("\0")  # the week
         event = names[1] if len(names) > 1 else None
-        if reason := _reason(event or "", hashed=not names):
-            left_out[reason] += 1
+        if not names or _is_left_out(event or ""):
             continue
         found = person if event is None else events.setdefault(event, {})
         for label, sample in kept.value.samples.items():
             attribute, nul, kind = label.rpartition("\0")
-            if reason := _reason(attribute, hashed=not nul):
-                left_out[reason] += 1
-            elif not _within(attribute, kept.value):
+            if nul and not _is_left_out(attribute) and not _within(attribute, kept.value):
                 types = Groups(len(JSON_TYPES) + 1, {kind: sample})
                 found[attribute] = found[attribute].join(types) if attribute in found else types
-    return Learned(events, person, tuple(sorted(workspaces)), left_out["personal"], left_out["varying"])
+    return Learned(events, person, tuple(sorted(workspaces)))
 
 
-def _reason(name: str, *, hashed: bool) -> str:
-    """Why a name is left out of a plan."""
-    if hashed or personal(name) or masked(name) != name or (name and not _is_name(name)):
-        return "personal"
-    return "varying" if template(name) != name else ""
+def _is_left_out(name: str) -> bool:
+    """Whether a name holds a value or something personal. An older version may have kept such names."""
+    return bool(name) and (not _is_name(name) or masked(name) != name or template(name) != name)
 
 
 def _within(attribute: str, types: Groups) -> bool:
@@ -467,7 +456,7 @@ def about(learned: Learned, enough: int = ENOUGH) -> Iterator[str]:
         f"Learned from {len(learned.events):,} events with {attributes:,} attributes, and {len(learned.person):,} "
         f"attributes of people, in {len(learned.workspaces):,} workspace{'s' if len(learned.workspaces) != 1 else ''}."
     )
-    yield f"Left out: {learned.personal:,} names that hold something personal, {learned.varying:,} that hold a value."
+    yield "Names that hold a value or something personal are never learned."
     yield f"`required` is what each of at least {enough} people sent once or more; it may still be missing at times."
 
 

@@ -19,7 +19,7 @@ from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.config import ConfigError, Loaded, expired, kept
 from cio_proxy.drivers import Auditor
 from cio_proxy.facts import Unusable, stores
-from cio_proxy.model import Settings
+from cio_proxy.model import FactStore, Settings
 from cio_proxy.pacing import Pacing
 from cio_proxy.rules import RULES
 from cio_proxy.sandbox import Regions
@@ -35,6 +35,8 @@ log = logging.getLogger("cio_proxy")
 Switch = Literal["observe", "enforce", "bypass"]
 SWITCHES: Final[tuple[Switch, ...]] = get_args(Switch)
 LAST_SECONDS: Final = 2.0
+SCAN_SECONDS: Final = 2.0
+"""How long the start waits to hear whose people were imported."""
 OVERDUES: Final = 3
 """How often a rule may take too long before it is switched off."""
 
@@ -74,7 +76,7 @@ class Proxy:
         )
         self.console = Console(dropped=lambda count: self.metrics.dropped("console", count))
         self.coverage = Coverage()
-        self._facts = stores.chosen(settings, self.folder)
+        self._facts = settings.facts or FactStore("memory")
         try:
             self.store = stores.opened(self._facts, settings.facts_limit, self._facts_lost)
         except Unusable as error:
@@ -114,6 +116,7 @@ class Proxy:
             self._switch_off(rule, reason)
         self._adopt(self.settings)
         await self.auditor.beat(self.auditor.clock())
+        await self._tell_people("the sandbox begins with nobody")
         try:
             upstream, sandbox_eu = self.settings.upstream, None
             emulation = Regions() if upstream == "sandbox" else None
@@ -193,6 +196,7 @@ class Proxy:
         self.coverage.reset()
         if facts:
             await self.auditor.forget()
+            await self._tell_people("nobody is known any more, also of those who are in the sandbox")
 
     def summary(self) -> dict[str, Any]:
         """What was seen and found, and the enforcement in force."""
@@ -222,6 +226,27 @@ class Proxy:
             unable=self.coverage.unable,
             exempted=self.coverage.exempted,
         )
+
+    async def _tell_people(self, of_sandbox: str) -> None:
+        """Say for whom `people: complete` counts, where it is configured."""
+        settings = self.settings
+        if settings.people != "complete":
+            return
+        if settings.begins_empty:
+            log.warning("people: complete counts: %s", of_sandbox)
+            return
+        try:
+            async with asyncio.timeout(SCAN_SECONDS):
+                names = await self.auditor.imported()
+        except Exception:
+            names = ()  # what the store cannot say counts for nothing, until it can
+        if names:
+            log.warning(
+                "people: complete counts in %s; elsewhere as partial, until everybody is imported", ", ".join(names)
+            )
+        else:
+            how = "facts must outlive the proxy for that" if self._facts.kind == "memory" else "cio-proxy people import"
+            log.warning("people: complete counts as partial until everybody is imported (%s)", how)
 
     def _tell_expired(self) -> None:
         """Say once of each exemption that it has expired, now or when it does."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,10 +14,15 @@ from cio_proxy.model import Settings
 KEY_BYTES = 32
 
 
-def folder(settings: Settings, environ: Mapping[str, str]) -> Path:
-    """The configured state folder, else `cio-proxy` in the user's, made on first use. Raises OSError."""
+def place(settings: Settings, environ: Mapping[str, str]) -> Path:
+    """Where the state folder is, or will be: the configured one, else `cio-proxy` in the user's."""
     home = environ.get("XDG_STATE_HOME") or str(Path("~/.local/state").expanduser())
-    path = Path(settings.state).expanduser() if settings.state else Path(home) / "cio-proxy"
+    return Path(settings.state).expanduser() if settings.state else Path(home) / "cio-proxy"
+
+
+def folder(settings: Settings, environ: Mapping[str, str]) -> Path:
+    """The state folder, made on first use. Raises OSError."""
+    path = place(settings, environ)
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
 
@@ -33,7 +39,7 @@ def admin_token(folder: Path) -> str:
 def hash_key(folder: Path, file: str | None = None) -> bytes:
     """The key of the keyed hashes: from `file`, else made once. Raises OSError, and ValueError where is no key."""
     if file is not None:
-        return _given_key(Path(file).expanduser())
+        return given_key(Path(file).expanduser())
     path = folder / "hash.key"
     with contextlib.suppress(FileExistsError):
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
@@ -43,6 +49,17 @@ def hash_key(folder: Path, file: str | None = None) -> bytes:
     if len(key) != KEY_BYTES:
         raise ValueError(f"{path} does not hold a {KEY_BYTES}-byte key: delete it to have a new one made")
     return key
+
+
+def authorities(path: Path) -> bytes:
+    """The certificate authorities of a file, in PEM form. Raises ValueError where there are none to be read."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+        return path.read_bytes()
+    except ssl.SSLError as error:
+        raise ValueError(f"{path}: no certificate in PEM form in it") from error
+    except OSError as error:
+        raise ValueError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
 
 
 def secret(path: Path) -> bytes:
@@ -59,8 +76,8 @@ def secret(path: Path) -> bytes:
     return content
 
 
-def _given_key(path: Path) -> bytes:
-    """A key of raw bytes or hexadecimal digits."""
+def given_key(path: Path) -> bytes:
+    """A key of raw bytes or hexadecimal digits. Raises ValueError for a file without one, or that others may read."""
     content = secret(path)
     if len(content) == KEY_BYTES:
         return content

@@ -10,7 +10,10 @@ from click.testing import CliRunner
 
 from cio_proxy.baseline import parsed
 from cio_proxy.cli import main
+from cio_proxy.config import OPTIONS
+from cio_proxy.model import Settings
 from cio_proxy.rules import RULES
+from cio_proxy.sinks.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,6 +35,23 @@ def test_explain_shows_what_happens_the_fix_and_an_example_of_each_kind(rule: st
 def test_the_readmes_example_of_a_baseline_is_one() -> None:
     lines = re.findall(r"^[a-z-]+ /.* [0-9a-f]{16}$", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert len(parsed("\n".join(lines), "README.md").entries) == len(lines) == 2
+
+
+def test_the_readme_tells_of_every_metric() -> None:
+    metrics = Metrics([rule.info for rule in RULES], Settings(), "0")
+    told = set(re.findall(r"`(cio_proxy_[a-z_]+)(?:\{[a-z,]+\})?`", (ROOT / "README.md").read_text()))
+    for family in metrics.registry.collect():
+        assert family.name in told or f"{family.name}_total" in told, family.name
+
+
+def test_the_readme_names_the_options_that_need_a_restart_and_no_others() -> None:
+    (told,) = re.findall(r"A reload takes all options but these.*?\.\n\n", (ROOT / "README.md").read_text(), re.DOTALL)
+    restart: dict[str, set[bool]] = {}
+    for option in OPTIONS:
+        restart.setdefault(option.key.partition(".")[0], set()).add(option.restart)
+    named = re.findall(r"`([a-z_]+)`", told)
+    assert sorted(named) == sorted(name for name, which in restart.items() if which == {True})
+    assert {True, False} not in restart.values(), "what is named needs a restart as a whole"
 
 
 def test_explain_lists_every_rule() -> None:

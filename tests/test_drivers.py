@@ -3,14 +3,27 @@
 import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
 from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.drivers import Auditor
-from cio_proxy.facts import Reading
+from cio_proxy.facts import Reading, workspace
 from cio_proxy.facts.memory import MemoryStore
-from cio_proxy.model import Call, Exchange, Fact, Finding, Key, Known, Outcome, RuleSettings, Settings, Subject
+from cio_proxy.model import (
+    Call,
+    Exchange,
+    Fact,
+    FactStore,
+    Finding,
+    Key,
+    Known,
+    Outcome,
+    RuleSettings,
+    Settings,
+    Subject,
+)
 from cio_proxy.rules import RULES
 
 from .conftest import Collected
@@ -81,6 +94,37 @@ async def test_once_a_fact_may_be_missing_unknown_people_prove_nothing_any_more(
     await auditor.forget()
     await auditor.begin(event)
     assert len(sink.findings) == 2
+
+
+async def test_where_nobody_was_imported_unknown_people_prove_nothing_but_in_the_sandbox() -> None:
+    sink, shown, store = Collected(), list[tuple[str, bool]](), MemoryStore()
+    settings = Settings(people="complete", upstream="live")
+    auditor = Auditor(
+        Engine(settings, RULES, SEAL), store, [sink], lambda: 1.75e9, degraded=lambda part, on: shown.append((part, on))
+    )
+    event = replace(EXCHANGE, method="POST", target=b"/api/v1/customers/42/events", body=b'{"name": "order_placed"}')
+    audit = await auditor.begin(event)
+    assert (sink.findings, shown) == ([], [("people", True)])
+    assert await auditor.imported() == ()
+    assert audit.opened is not None
+    await store.join_many([workspace.imported(audit.opened.workspace, 1.75e9 - 60)], (), 1.75e9)
+    assert await auditor.imported() == (audit.opened.workspace,)
+    await auditor.begin(event)
+    assert [finding.rule for finding in sink.findings] == ["track-before-identify"]
+    assert shown == [("people", True), ("people", False)]
+    await auditor.forget()
+    await auditor.begin(event)
+    assert len(sink.findings) == 1, "nobody is known any more"
+    assert shown[-1] == ("people", True)
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
+async def test_the_log_names_the_store_that_failed(
+    kind: Literal["memory", "sqlite", "redis"], caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(facts=FactStore(kind, "somewhere"))
+    await Auditor(Engine(settings, RULES, SEAL), Broken(), [], lambda: 1.75e9).begin(EXCHANGE)
+    assert caplog.messages == [f"{kind} store failed, traffic goes on: ConnectionError"]
 
 
 class Broken(MemoryStore):

@@ -22,6 +22,8 @@ from cio_proxy.model import (
     keys_of,
     leaves,
     pointer,
+    recalled,
+    shape,
 )
 
 SEALER = Sealer(sealed_with(b"k" * 32))
@@ -125,3 +127,22 @@ def test_leaves_come_in_order_with_their_path_however_deep() -> None:
     ]
     deep = json.loads("[" * 400 + "7" + "]" * 400)
     assert [(leaf, len(keys_of(path))) for leaf, path in leaves(deep)] == [(7, 400)]
+
+
+def test_what_is_computed_of_a_long_text_is_not_kept() -> None:
+    asked: list[tuple[str, int]] = []
+
+    @recalled(10)
+    def compute(text: str, number: int) -> int:
+        asked.append((text, number))
+        return len(text) + number
+
+    short, long = "x" * 256, "x" * 257
+    assert [compute(short, 1), compute(short, 1), compute(short, 2)] == [257, 257, 258]
+    assert [compute(long, 1), compute(long, 1)] == [258, 258]
+    assert asked == [(short, 1), (short, 2), (long, 1), (long, 1)]
+
+
+def test_a_shape_leaves_out_long_names() -> None:
+    assert shape({"x" * 257: 1, "a": {"y" * 257: 1, "b": 2}}) == (("a", dict, (("b", int, ()),)),)
+    assert len(shape({"x" * 256: 1})) == 1

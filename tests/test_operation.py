@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 
 from .conftest import COMMAND, environment, running
@@ -222,6 +223,53 @@ def test_what_config_show_prints_is_the_same_configuration(tmp_path: Path) -> No
     assert "window: 90s" in first
     assert "enforcement: enforce" in first
     assert "reason: known" in first
+
+
+def test_check_looks_into_the_files_that_are_named_as_a_start_would(tmp_path: Path) -> None:
+    config, key, roots = (tmp_path / name for name in ("cio-proxy.yaml", "hash.key", "roots.pem"))
+    config.write_text(f"hash_key_file: {key}\nextra_ca: {roots}\n")
+    missing = [f"hash_key_file: {key}: no such file or directory", f"extra_ca: {roots}: no such file or directory"]
+    done = command(tmp_path, "config", "check", str(config))
+    assert (done.returncode, done.stderr.splitlines()) == (2, missing)
+    key.write_text("short")
+    key.chmod(0o600)
+    roots.write_text("none")
+    done = command(tmp_path, "config", "check", str(config))
+    assert (done.returncode, done.stderr.splitlines()) == (
+        2,
+        [
+            f"hash_key_file: {key} holds neither 32 bytes nor 64 hexadecimal digits",
+            f"extra_ca: {roots}: no certificate in PEM form in it",
+        ],
+    )
+    key.write_text("0f" * 32)
+    roots.write_bytes(Path(certifi.where()).read_bytes())
+    done = command(tmp_path, "config", "check", str(config))
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{config} can be used\n", "")
+
+
+def test_where_everybody_is_said_to_be_known_the_start_and_a_reset_say_for_whom_that_counts(tmp_path: Path) -> None:
+    facts = ("--people", "complete", "--facts", f"sqlite:{tmp_path}/facts")
+    for upstream, lines in (
+        ("live", ["counts as partial until everybody is imported (cio-proxy people import)"] * 2),
+        (
+            "sandbox",
+            [
+                "counts: the sandbox begins with nobody",
+                "counts: nobody is known any more, also of those who are in the sandbox",
+            ],
+        ),
+    ):
+        with running(tmp_path, *facts, "--upstream", upstream) as (process, ready):
+            token = (tmp_path / "cio-proxy" / "admin.token").read_text()
+            connection = http.client.HTTPConnection(ready["admin"].removeprefix("http://"), timeout=20)
+            connection.request("POST", "/api/reset?facts=1", "", {"Authorization": f"Bearer {token}"})
+            assert connection.getresponse().status == 200
+            connection.close()
+            process.send_signal(signal.SIGTERM)
+            _, err = process.communicate(timeout=30)
+        said = [line.partition("people: complete ")[2] for line in err.splitlines() if "people: complete" in line]
+        assert said == lines
 
 
 def test_check_tells_every_mistake_with_its_place(tmp_path: Path) -> None:

@@ -245,8 +245,15 @@ def test_an_import_and_its_status_name_nobody(line: Line) -> None:
 
 
 def test_status_says_since_when_what_was_lost_and_whether_complete_counts(line: Line) -> None:
+    missing = f"facts: {line.store} is not there: no proxy has kept facts in it yet\n"
+    assert line("people", "status", code=3) == ("", missing)
+    assert not list(line.folder.iterdir()), "nothing is made by asking"
+    line.teach()
     assert line("people", "status")[0] == "nothing is known yet: no traffic was seen, and nothing was imported\n"
-    line.teach(workspace.seen("shop", NOW - 600), workspace.lost("shop", NOW - 60))
+    line.teach(workspace.seen("shop", NOW - 600))
+    assert "does not count: its people were never imported" in line("people", "status", CIO_PROXY_UPSTREAM="live")[0]
+    assert "would count" in line("people", "status")[0], "the sandbox begins with nobody"
+    line.teach(workspace.imported("shop", NOW - 300), workspace.lost("shop", NOW - 60))
     status = line("people", "status")[0]
     assert "workspace shop\n" in status
     assert "since 2025-06-15T14:56:40Z" in status
@@ -282,7 +289,7 @@ def test_standard_input_compressed_lines_are_read_for_a_configured_workspace(lin
 
 def test_bad_rows_are_told_by_their_line_then_counted(line: Line) -> None:
     file = line.file("people.csv", "id,email\n1,a@b.c\n" + "ada@example.com\n" * 30)
-    out, err = line("people", "import", file, "--workspace", SITE)
+    out, err = line("people", "import", file, "--workspace", SITE, code=1)
     assert out.startswith("1 people with 2 identifiers")
     told = err.splitlines()
     assert told[0] == f"{file}:3: skipped: 1 fields where the header has 2"

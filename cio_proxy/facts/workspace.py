@@ -85,15 +85,17 @@ def imported(workspace: str, at: float) -> Fact:
     return Fact(Key(IMPORTED, workspace, ""), Span(at, at), LIFE)
 
 
-def watch(record: Record, now: float, missed: float | None) -> Watch:
-    """What a workspace's record says, and what this process missed and could not write down yet."""
+def watch(record: Record, now: float, missed: float | None, empty: bool = False) -> Watch:
+    """What a workspace's record says, and what this process missed and could not write down yet.
+
+    Whoever was there before is only known once everybody was imported, but where the workspace began `empty`.
+    """
     observed = span(record, OBSERVED)
     since, until = (now, float("-inf")) if observed is None else (min(observed.first, now), observed.last)
-    loss = span(record, LOST)
+    loss, told = span(record, LOST), span(record, IMPORTED)
     if loss is None and missed is None:
-        return made(Watch, (since, until, False, True))
+        return made(Watch, (since, until, False, empty or told is not None))
     gap = max(each for each in (loss and loss.last, missed) if each is not None)
-    told = span(record, IMPORTED)
     return Watch(max(since, gap), until, True, told is not None and told.last >= gap)
 
 

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -49,6 +48,7 @@ from cio_proxy.model import (
     Sample,
     Span,
     pointer,
+    recalled,
 )
 from cio_proxy.recognise import created, is_email, moment
 
@@ -390,18 +390,18 @@ def _own(call: Call) -> str | None:
     return None
 
 
-@lru_cache(1_000)
+@recalled(1_000)
 def _is_own(name: str) -> bool:
     return re.sub(r"[_ .-]", "", name[:20]).lower() in OWN
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def _is_own_mailbox(address: str) -> bool:
     """Whether an address, in lower case, is likely somebody's own."""
     return _SHARED.match(address) is None and _is_address(address)
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def _is_address(text: str) -> bool:
     return len(text) <= 320 and is_email(text)
 

@@ -23,10 +23,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 from typing import Any
 
-from cio_proxy.model import Call, Fact, Finding, Form, Key, Known, Origin, Outcome, Param, RuleInfo, Span
+from cio_proxy.model import Call, Fact, Finding, Form, Key, Known, Origin, Outcome, Param, RuleInfo, Span, recalled
 
 RULE = RuleInfo(
     id="duplicate-event",
@@ -110,7 +109,7 @@ def _key(call: Call) -> Key | None:
 
 def _happens_once(form: Form) -> bool:
     """Whether the name says that something is done, and the data names an order, a payment or the like."""
-    return bool(form.name) and _is_done(form.name) and any(map(_is_an_occurrence, form.data))
+    return form.name is not None and _is_done(form.name) and any(map(_is_an_occurrence, form.data))
 
 
 def _has_exact_time(call: Call) -> bool:
@@ -119,11 +118,11 @@ def _has_exact_time(call: Call) -> bool:
     return (type(sent) is str and _EXACT.search(sent) is not None) or (type(sent) is float and not sent.is_integer())
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def _is_done(name: str) -> bool:
     return _DONE.search(re.sub(r"[^a-z]", "", name[:100].lower())) is not None
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def _is_an_occurrence(name: str) -> bool:
     return _OCCURRENCE.match(re.sub(r"[_ .-]", "", name[:100]).lower()) is not None

@@ -8,8 +8,9 @@ as well is only possible: a number of five digits (a zip or error code), a date 
 (a campaign), a version number, a word with a year that happens to be hexadecimal, a bare web address.
 
 Such a part is certain once there are more names of one shape than people make by hand: `viewed_product_812` is a
-name like any other, ten more with other numbers are not. Numbers of one or two digits (`step_5`) are left alone, as
-they make a hundred names at most, and so are versions (`signup_v2`), years and round figures.
+name like any other, ten more with other numbers are not. What makes few names is left alone: numbers of one or two
+digits (`step_5`), and of three behind a word that counts on (`day_365`); years, months and weeks (`digest_202611`);
+versions (`signup_v2`, `build_1234`); codes (`http_404`, `error_1045`), and round figures.
 
 Fix: use one fixed name, and send what varies in the event's data.
 
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
+from http import HTTPStatus
 from typing import Any
 
 from cio_proxy.model import (
@@ -36,6 +37,7 @@ from cio_proxy.model import (
     Param,
     RuleInfo,
     Sample,
+    recalled,
 )
 from cio_proxy.recognise import (
     PERSONAL,
@@ -77,13 +79,36 @@ WORDS: Mapping[str, tuple[str, Confidence]] = {
 _HOST = re.compile(r"(?:https?://)?[^/?#]*/?\Z", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\d.])(?<![vV])\d{3,}(?![\d.])")
 """Three digits or more that are no version."""
-_YEAR = re.compile(r"(?:19|20)\d\d\Z")
+_PERIOD = re.compile(
+    r"(?:19|20)\d\d(?:0[1-9]|[1-4]\d|5[0-3])?\Z"  # a year, and a month or a week of it
+    r"|(?:0[1-9]|1[0-2])(?:19|20)\d\d\Z"
+)
+_DAY = re.compile(r"(?:(?:[0-2]\d|3[01])(?:0\d|1[0-2])|(?:0\d|1[0-2])(?:[0-2]\d|3[01]))(?:19|20)\d\d\Z")
+"""A day that ends with its year, in either order."""
+_STATUSES = frozenset(str(status.value) for status in HTTPStatus)
+_BEFORE = re.compile(r"([A-Z]?[a-z]+|[A-Z]+)[^A-Za-z]*\Z")
+_CODES = frozenset({"code", "err", "error", "exception", "exit", "http", "https", "response", "rfc", "smtp", "status"})
+_VERSIONS = frozenset(
+    {
+        *("v", "ver", "version", "release", "build", "sdk"),
+        *("os", "ios", "android", "chrome", "edge", "firefox", "opera", "safari"),
+    }
+)
+_COUNTED = frozenset(
+    {
+        *("day", "days", "week", "month", "season", "episode", "sprint", "streak"),
+        *("chapter", "lesson", "level", "module", "page", "part", "phase", "question", "round", "stage", "step"),
+    }
+)
+"""Words before a number that goes up by one, and ends somewhere in the hundreds."""
 _LONGEST = 500
+_REACH = 40
+"""How far before a number the word is looked for that says what it counts."""
 
 
 def concerns(form: Form) -> bool:
     """Names that something varies in."""
-    return bool(form.name) and not is_fixed_name(form.name)
+    return form.name is not None and form.name != "" and not is_fixed_name(form.name)
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
@@ -104,13 +129,13 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[F
     return (Fact(_alike(call, shape), name, params["remember"]),) if shape else ()
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def is_fixed_name(name: str) -> bool:
     """A quick first look: no part of the name is one that varies."""
     return not (parts(name) or shape_of(name))
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def shape_of(name: str) -> str:
     """What a name has in common with others that differ in ids and numbers; nothing where one name tells enough."""
     name = name.strip()
@@ -118,15 +143,16 @@ def shape_of(name: str) -> str:
     if len(name) > _LONGEST or not name.isprintable() or any(part.kind in PERSONAL for part in found):
         return ""
     varying = [part for part in found if part.kind in WORDS and not _is_fixed(name, part)]
+    varying = [part for part in varying if part.kind != "number" or not _is_of_few(name, part)]
     if any(_confidence(name, part) == "certain" for part in varying):
         return ""
     numbers = [
         Part("number", *match.span())
         for match in _NUMBER.finditer(name)
         if not any(part.start < match.end() and match.start() < part.end for part in found)
-        and not (_YEAR.match(match[0]) or (match[0].endswith("0") and is_milestone(match[0])))
     ]
-    varying = sorted(varying + numbers, key=lambda part: part.start)
+    varying += [part for part in numbers if not _is_of_few(name, part)]
+    varying.sort(key=lambda part: part.start)
     return replaced(name, varying) if varying else ""
 
 
@@ -181,13 +207,24 @@ def _is_fixed(name: str, part: Part) -> bool:
     return part.kind == "url" and any(found.kind in ("email", "card", "iban", "phone") for found in personal(text))
 
 
+def _is_of_few(name: str, number: Part) -> bool:
+    """Whether there are not many such numbers: months, codes, versions and the like."""
+    text = name[number.start : number.end]
+    if _PERIOD.match(text) or text in _STATUSES or (text.endswith("0") and is_milestone(text)):
+        return True
+    before = _BEFORE.search(name[max(0, number.start - _REACH) : number.start])
+    word = before[1].lower() if before else ""
+    return word in _VERSIONS or (word in _CODES and len(text) <= 6) or (word in _COUNTED and len(text) == 3)
+
+
 def _confidence(name: str, part: Part) -> Confidence:
     """How sure it is that this part is another one in the next call."""
     text = name[part.start : part.end]
     match part.kind:
         case "number":
             is_version = name[: part.start].endswith(".") or name[part.end : part.end + 1] == "."
-            sure = len(text) > 5 and not is_day(text) and not is_version
+            is_fixed = is_version or is_day(text) or _DAY.match(text) is not None or _is_of_few(name, part)
+            sure = len(text) > 5 and not is_fixed
         case "date":
             sure = "." not in text  # 2026.11.24 is a version as often
         case "hex":

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from itertools import chain
 from urllib.parse import parse_qsl
 
-from cio_proxy.model import KINDS, Call, Confidence, Finding, Known, RuleInfo, keys_of, pointer
+from cio_proxy.model import KINDS, Call, Confidence, Finding, Known, RuleInfo, keys_of, pointer, recalled
 
 RULE = RuleInfo(
     id="hardcoded-credentials",
@@ -105,7 +104,7 @@ def _placeholder(call: Call) -> Iterable[Finding]:
     return (_finding("header:Authorization", message, effect, "certain", f"{len(word)} characters"),)
 
 
-@lru_cache(1_000)
+@recalled(1_000)
 def is_placeholder(word: str) -> bool:
     """Whether a key is one that Customer.io never gives out."""
     if len(word) > 64:

@@ -5,8 +5,12 @@ Customer.io takes any JSON type and answers 200. Conditions of segments and camp
 
 Types are counted by people, of the attributes of a person on the Track API and on Pipelines apart, and of the data of
 each event by its name, over this week and the last. Against a type that nearly everybody has it is certain that the
-other one is the odd one; where both are common, the rarer one is likely. Objects and lists are judged by what they
-hold, a few levels deep.
+other one is the odd one. Where two types are common, the rarer one is likely if they are attributes of different
+people, as two senders would make them; in the data of an event, or where the same people have both, it is only
+possible: such a field may well hold anything. Objects and lists are judged by what they hold, a few levels deep.
+
+What a change or an answer is may be of any type: `old_value` and `new_value`, and `value`, `from` and `to` and the like
+beside what names the thing (`setting`, `field`, `question_id`), are not judged.
 
 Null, an empty text, object or list is of no type: it clears. Whole numbers and others are one type, and so are texts
 whatever is in them: that a text holds a number, a date or a boolean is only told. Lists of several types, keys that
@@ -44,6 +48,7 @@ from cio_proxy.model import (
     Sample,
     Shape,
     pointer,
+    recalled,
 )
 from cio_proxy.recognise import is_plain
 
@@ -88,6 +93,14 @@ RESERVED = frozenset(
 )
 """What Customer.io gives a meaning to (reference 6.3), and reads in more than one form."""
 
+_CHANGED = re.compile(r"(?:old|new|previous|current)value\Z")
+_TOLD = re.compile(r"(?:value|answer|from|to|before|after|old|new|previous|current)\Z")
+_NAMING = re.compile(
+    r"(?:name|key|(?:attribute|feature|field|metric|option|parameter|preference|property|question|setting)"
+    r"(?:id|key|name)?)\Z"
+)
+"""Of names in lower case without `_`: what a value was or is, what is told of a thing, and what names the thing."""
+
 _NUMBER = re.compile(r"[+-]?[0-9]{1,40}(?:\.[0-9]{1,40})?\Z")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9:.,Z+-]{4,30})?\Z")
 _ID = re.compile(r"[0-9]{3}")
@@ -101,7 +114,9 @@ class Types(NamedTuple):
     labels: tuple[str, ...]
     """The same as a store sees it."""
     rivals: frozenset[str]
-    """What is of another type, as a store sees it."""
+    """What is of another type, as a store sees it, where that is a fault."""
+    free: frozenset[str]
+    """What may be of any type, by what it is called."""
 
 
 def needs(call: Call, people: People) -> Iterable[Key]:
@@ -154,20 +169,20 @@ def _scope(call: Call) -> str:
     return scope_of(call.name, api) if call.name else ""
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def scope_of(name: str, api: str) -> str:
     """The scope of an event; none for a name that may be another one in each call."""
     name = name.strip()
     return f"{api}\0{name}" if is_fixed(name) else ""
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def is_fixed(name: str) -> bool:
     """Whether a name is a short text that can be shown, and holds no id and nothing personal."""
     return len(name) <= LONGEST and name.isprintable() and is_plain(name) and not _ID.search(name)
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def is_judged(name: str) -> bool:
     """Whether an attribute of this name is one of the app's own, the same in every call."""
     return name not in RESERVED and not name.startswith(("_", "cio_")) and is_fixed(name)
@@ -177,21 +192,32 @@ def is_judged(name: str) -> bool:
 def types_of(shape: Shape) -> Types:
     """The types that a shape shows. What is of several types within one call has none."""
     found: dict[str, set[str]] = {}
-    _gather(shape, "", found)
+    free: set[str] = set()
+    _gather(shape, "", found, free)
     kinds = {name: kind for name, (kind, *others) in found.items() if not others}
     return Types(
         kinds=kinds,
         labels=tuple(_label(name, kind) for name, kind in kinds.items()),
-        rivals=frozenset(_label(name, other) for name, kind in kinds.items() for other in SHOWN if other != kind),
+        rivals=frozenset(
+            _label(name, other) for name, kind in kinds.items() if name not in free for other in SHOWN if other != kind
+        ),
+        free=frozenset(free),
     )
 
 
-def _gather(shape: Shape, within: str, found: dict[str, set[str]]) -> None:
+def _gather(shape: Shape, within: str, found: dict[str, set[str]], free: set[str]) -> None:
+    folded = [name.lower().replace("_", "") for name, *_ in shape]
+    names = any(map(_NAMING.match, folded))
+    free |= {
+        _called(name, within)
+        for (name, *_), each in zip(shape, folded, strict=True)
+        if _CHANGED.match(each) or (names and _TOLD.match(each))
+    }
     for name, kind, members in shape:
         if kind in KINDS and (name or within) and is_judged(name) and len(found) < ATTRIBUTES:
             called = _called(name, within)
             found.setdefault(called, set()).add(KINDS[kind])
-            _gather(members, called, found)
+            _gather(members, called, found, free)
 
 
 def _called(name: str, within: str) -> str:
@@ -205,6 +231,8 @@ def _label(name: str, kind: str) -> str:
 def _odd(call: Call, types: Types, seen: list[Mapping[str, Sample]], known: Known) -> Iterator[Finding]:
     fields, at = (call.attributes, call.attributes_at) if call.kind == "identify" else (call.data, call.data_at)
     for name, kind in types.kinds.items():
+        if name in types.free:
+            continue
         people = {other: _people(name, other, seen) for other in SHOWN}
         own = people.pop(kind)
         others = own.count()
@@ -212,7 +240,10 @@ def _odd(call: Call, types: Types, seen: list[Mapping[str, Sample]], known: Know
             others += 1
         usual = max(people, key=lambda each: people[each].count())
         most = people[usual].count()
-        if others < most and (confidence := _confidence(most, others, known.params)):
+        confidence = _confidence(most, others, known.params) if others < most else None
+        if confidence == "likely" and (call.kind == "event" or _is_shared(own, people[usual])):
+            confidence = "possible"
+        if confidence is not None:
             keys, value = next(_places(fields, "", name))
             yield _finding(pointer(at, *keys), name, _shown(value), others, usual, most, confidence)
 
@@ -228,6 +259,13 @@ def _confidence(most: float, others: float, params: Mapping[str, Any]) -> Confid
     if most * 100 >= params["majority"] * (most + others):
         return "certain"
     return "likely" if others >= params["people"] else None
+
+
+def _is_shared(rarer: Sample, usual: Sample) -> bool:
+    """Whether a quarter of the people of the rarer type have the usual one too, of those that both samples reach."""
+    reach = min((each.hashes[-1] for each in (rarer, usual) if len(each.hashes) >= COUNTED), default=float("inf"))
+    seen = {each for each in rarer.hashes if each <= reach}
+    return 4 * len(seen.intersection(usual.hashes)) >= len(seen)
 
 
 def _places(value: Json | Mapping[str, Json], called: str, wanted: str) -> Iterator[tuple[tuple[str | int, ...], Any]]:

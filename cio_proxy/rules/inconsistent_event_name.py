@@ -11,7 +11,8 @@ The convention is `convention`, else what most names of a workspace are in, once
 the Track API is judged by snake_case, and Pipelines, where Title Case names such as `Order Completed` are the
 specification, not at all. Names of pages and screens are titles and are never judged. Lower-case words with single
 spaces (`order placed`) are a convention of their own, spelled in one way only: they are possible at most, unless
-snake_case is configured or is what most names are in.
+snake_case is configured or is what most names are in. So is, for snake_case, what may be one word among others that
+are in it: one with a hyphen (`long-term_plan`), and an abbreviation or a brand (`QR_code_scanned`, `iOS_app_opened`).
 
 Fix: pick one convention, snake_case by default, and rename the odd ones in code and campaigns at once.
 
@@ -38,6 +39,7 @@ from cio_proxy.model import (
     People,
     RuleInfo,
     Sample,
+    recalled,
 )
 from cio_proxy.recognise import parts, template
 
@@ -108,12 +110,27 @@ SEMANTIC = frozenset(
 )
 """Names that the specification behind Pipelines fixes, and that its mobile SDKs send by themselves."""
 
+SPECIFIED = frozenset(
+    {
+        *("Account Created", "Account Deleted", "Account Added User", "Account Removed User", "Signed Up", "Signed In"),
+        *("Signed Out", "Trial Started", "Trial Ended", "Invite Sent"),
+        *("Email Delivered", "Email Opened", "Email Link Clicked", "Email Bounced", "Email Marked as Spam"),
+        *("Unsubscribed", "Live Chat Conversation Started", "Live Chat Conversation Ended", "Live Chat Message Sent"),
+        *("Live Chat Message Received", "Video Playback Started", "Video Playback Paused", "Video Playback Resumed"),
+        *("Video Playback Completed", "Video Content Started", "Video Content Playing", "Video Content Completed"),
+    }
+)
+"""Names that it recommends: on Pipelines they are in any style. Two spellings of one are two all the same."""
+
 _NOT_SNAKE = re.compile(r"[^\W_][ -]+[^\W_]")
 _COMPOUND = re.compile(
     r"(?<![^\W_])(?:[^\W_]{1,2}|multi|non|pre|self|sub)-(?=[^\W_])"
-    r"|-(?:back|down|in|off|on|out|over|through|up)(?![^\W_]|-)"
+    r"|-(?:\d+|back|down|in|off|on|out|over|through|up)(?![^\W_]|-)"
 )
-"""Hyphens within a word: `e-mail`, `pre-order`, `opt-in`, `checked-out`."""
+"""Hyphens within a word: `e-mail`, `pre-order`, `opt-in`, `checked-out`, `covid-19`."""
+_HYPHENATED = re.compile(r"(?<![^\W_])[^\W_A-Z]++(?:-[^\W_A-Z]++)+(?![^\W_])")
+_ABBREVIATED = re.compile(r"(?<![^\W_])(?:[A-Z\d]{1,4}s?|[a-z][A-Z][A-Za-z]+)(?![^\W_])")
+_SMALL = re.compile(r"(?<![^\W_])[^\W\dA-Z_]{2,}(?![^\W_])")
 _BETWEEN = re.compile(r"(?<!\d)[_. -]+|[_. -]+(?!\d)")
 """What may set words apart; between digits it is part of a number or a version."""
 _ID = re.compile(r"\d{3}")
@@ -166,7 +183,7 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
     usual = _style(call, known) if convention == "auto" else None
     if convention == "auto":
         convention = usual.name if usual else "any" if call.api == "pipelines" else "snake_case"
-    if convention == "any" or fits(name, convention):
+    if convention == "any" or fits(name, convention) or (call.api == "pipelines" and name in SPECIFIED):
         return ()
     if usual and usual.name != "snake_case" and style_of(name) in ("", MIXED):
         return ()  # a brand, or a single word
@@ -179,13 +196,22 @@ def _judged(call: Call) -> str:
     return "" if call.api == "pipelines" and name in SEMANTIC else name
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def fits(name: str, convention: str) -> bool:
     """Whether a name is of a style, as far as it is judged."""
     return len(name) > LONGEST or _fits(template(name), convention)
 
 
-@lru_cache(10_000)
+@recalled(10_000)
+def is_snake_of_words(name: str) -> bool:
+    """Whether a name is in snake_case but for words with a hyphen, abbreviations and brands, beside others in it."""
+    name = template(name)
+    if "_" not in name or not _SMALL.search(name):
+        return False
+    return _fits(_ABBREVIATED.sub("x", _HYPHENATED.sub("x", name)), "snake_case")
+
+
+@recalled(10_000)
 def normal(name: str) -> str:
     """What all spellings of a name have in common; nothing for a name that may be another one in each call."""
     if len(name) > LONGEST or not name.isprintable() or _ID.search(name) or parts(name):
@@ -193,7 +219,7 @@ def normal(name: str) -> str:
     return _BETWEEN.sub("", name.lower())
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def style_of(name: str) -> str:
     """The style that a name of several words shows, or `mixed`; nothing for a name that fits more than one."""
     words = [segment.strip() for segment in _SEPARATOR.split(name)[::2]]
@@ -201,7 +227,7 @@ def style_of(name: str) -> str:
     return MIXED if len(shown) > 1 else next(iter(shown), "")
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def styled(name: str, style: str) -> Groups:
     """That a name, whatever small number is in it, is in a style."""
     return Groups(len(_STYLES) + 2, {style: Sample(COUNTED, plain=frozenset((re.sub(r"\d+", "0", name),)))})
@@ -285,7 +311,9 @@ def _times(count: float) -> str:
 
 def _odd(call: Call, name: str, convention: str, usual: Style | None, configured: str) -> Iterator[Finding]:
     shape = template(name)
-    possible = configured == "auto" and usual is None and _SPACED.match(name)
+    possible = (configured == "auto" and usual is None and _SPACED.match(name)) or (
+        convention == "snake_case" and is_snake_of_words(name)
+    )
     confidence: Confidence = "possible" if possible else "likely"
     yield RULE.finding(
         call.name_at,

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 from typing import Any
 
 from cio_proxy.model import (
@@ -50,6 +49,7 @@ from cio_proxy.model import (
     RuleInfo,
     Sample,
     Span,
+    recalled,
 )
 from cio_proxy.recognise import created, moment
 
@@ -168,7 +168,7 @@ def _is_old(call: Call, event: Span) -> bool:
     return created_at is not None and created_at < event.first - CLOCK_SKEW
 
 
-@lru_cache(1_000)
+@recalled(1_000)
 def is_sign_up(name: str) -> bool:
     """Whether an event name says that a person was just created."""
     return _SIGN_UP.fullmatch(re.sub(r"[^a-z]", "", name[:100].lower())) is not None

@@ -5,8 +5,9 @@ attribute that is missing, or a text where a number was agreed on, makes message
 
 The rule runs only where the option `plan` gives a plan. Event names and the attributes of events and of people are
 compared with it; null counts as no value. Attributes that Customer.io itself gives a meaning need not be planned, and
-names that hold a value or a person are other rules' business. An identify may bring only some of a person's
-attributes: there nothing is missing.
+names that hold a value or a person are other rules' business, and so need not be the events that the mobile SDKs of
+Pipelines send by themselves. An identify may bring only some of a person's attributes: there nothing is missing, and an
+empty text clears an attribute of any type.
 
 Fix: send what the plan says, or take the new event or attribute into the plan (`cio-proxy plan learn` shows what is
 sent, `cio-proxy plan check` compares).
@@ -18,7 +19,6 @@ See https://docs.customer.io/journeys/reserved-attributes/
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 
 from cio_proxy.model import (
     Call,
@@ -33,6 +33,7 @@ from cio_proxy.model import (
     TrackingPlan,
     folded,
     pointer,
+    recalled,
 )
 from cio_proxy.recognise import template
 
@@ -60,6 +61,14 @@ OF_PEOPLE = frozenset(
     }
 )
 """Identifiers, and attributes that Customer.io gives a meaning (reference 6.3), but for those below."""
+OF_SDKS = frozenset(
+    {
+        *("Application Installed", "Application Opened", "Application Updated", "Application Backgrounded"),
+        *("Application Foregrounded", "Application Crashed", "Application Uninstalled", "Deep Link Opened"),
+        *("Push Notification Received", "Push Notification Tapped", "Push Notification Bounced"),
+    }
+)
+"""Events that a mobile SDK of Pipelines sends without being told to."""
 RESERVED = ("_", "cio_")
 """How names begin that Customer.io keeps for itself: `reserved-name` judges them."""
 
@@ -81,7 +90,9 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
     fields = plan.events.get(call.name) or plan.events.get(call.name.strip())
     if fields is not None:
         return _event(call, fields)
-    return () if plan.others or _varies(call.name) else (_unplanned(call, call.name, plan),)
+    if plan.others or _varies(call.name) or (call.api == "pipelines" and call.name in OF_SDKS):
+        return ()
+    return (_unplanned(call, call.name, plan),)
 
 
 def _unplanned(call: Call, name: str, plan: TrackingPlan) -> Finding:
@@ -120,7 +131,7 @@ def _attributes(call: Call, fields: Fields) -> Iterator[Finding]:
 def _beside(call: Call, sent: Mapping[str, Json], at: str, fields: Fields, meant: frozenset[str]) -> Iterator[Finding]:
     for name, value in sent.items():
         planned = fields.attributes.get(name)
-        if value is None:
+        if value is None or (value == "" and planned is not None and call.kind == "identify"):
             continue
         if planned is not None:
             if not _fits(value, planned):
@@ -172,7 +183,7 @@ def _either(types: tuple[JsonType, ...]) -> str:
     return " or ".join(types)
 
 
-@lru_cache(10_000)
+@recalled(10_000)
 def _varies(name: str) -> bool:
     """Whether a value or a person stands in a name."""
     return template(name) != name

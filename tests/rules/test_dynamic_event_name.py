@@ -96,6 +96,101 @@ def test_the_shape_that_a_name_shares_with_others(name: str, shape: str) -> None
     assert is_fixed_name(name) == (not shape and not parts(name))
 
 
+CODES = "code err error exception exit http https response rfc smtp status"
+VERSIONS = "v ver version release build sdk os ios android chrome edge firefox opera safari"
+COUNTED = "day days week month season episode sprint streak chapter lesson level module page part phase question round"
+
+
+@pytest.mark.parametrize("word", CODES.split())
+def test_a_code_has_six_digits_at_most(word: str) -> None:
+    assert [shape_of(f"{word}_{number}") for number in ("415", "123", "123457", "1234578")] == [
+        "",
+        "",
+        "",
+        f"{word}_<number>",
+    ]
+
+
+@pytest.mark.parametrize("word", VERSIONS.split())
+def test_a_version_has_any_number_of_digits(word: str) -> None:
+    assert {shape_of(f"{word}_{number}") for number in ("123", "123457", "1234578")} == {""}
+
+
+@pytest.mark.parametrize("word", [*COUNTED.split(), "stage", "step"])
+def test_what_goes_up_by_one_has_three_digits(word: str) -> None:
+    assert [shape_of(f"{word}_{number}") for number in ("123", "1234")] == ["", f"{word}_<number>"]
+
+
+@pytest.mark.parametrize(
+    ("name", "few"),
+    [
+        ("api_error_123", True),
+        ("apiError123", True),
+        ("API ERROR: 123", True),
+        ("error_5_1.2 123", True),
+        ("iOS 123", True),
+        ("terror_123", False),
+        ("error_in_123", False),
+        ("order" + "_" * 10 + "123", False),
+        ("error" + "_" * 35 + "123", True),
+        ("error" + "_" * 36 + "123", False),
+        ("seen_404", True),
+        ("502_seen", True),
+        ("seen_599", False),
+        ("seen_199", False),
+        ("seen_202601", True),
+        ("seen_202612", True),
+        ("seen_202613", True),
+        ("seen_202600", False),
+        ("seen_202653", True),
+        ("seen_202654", False),
+        ("seen_012026", True),
+        ("seen_122026", True),
+        ("seen_132026", False),
+        ("seen_002026", False),
+        ("seen_121899", False),
+        ("seen_189912", False),
+        ("seen_1999", True),
+        ("seen_1899", False),
+        ("seen_20261124", False),
+        ("seen_12026", False),
+        ("seen_0122026", False),
+        ("seen_20261", False),
+        ("seen_2026011", False),
+        ("seen_41230", False),
+        ("seen_412000", True),
+    ],
+)
+def test_which_numbers_make_few_names(name: str, few: bool) -> None:
+    assert (shape_of(name) == "") == few
+
+
+@pytest.mark.parametrize(
+    ("number", "confidence"),
+    [
+        ("24112026", "possible"),
+        ("11242026", "possible"),
+        ("31122026", "possible"),
+        ("12311999", "possible"),
+        ("32112026", "likely"),
+        ("24132026", "likely"),
+        ("13322026", "likely"),
+        ("24111899", "likely"),
+        ("241120261", "likely"),
+        ("202648", "possible"),
+        ("112026", "possible"),
+    ],
+)
+def test_a_day_or_a_month_may_end_with_its_year(number: str, confidence: str) -> None:
+    assert said(f"seen_{number}") == ("a long number", confidence)
+
+
+def test_a_long_number_of_few_is_only_possible() -> None:
+    assert said("build_8412377") == ("a long number", "possible")
+    assert said("error_123457") == ("a long number", "possible")
+    assert said("error_8412377") == ("a long number", "likely")
+
+
 async def test_all_names_of_a_shape_are_one_finding_by_their_fingerprint() -> None:
     found = await played(
         [f"viewed_product_{number}" for number in (811, 812, 813, 814, 815, 816, 817, 818, 819, 821, 822, 823, 811)]

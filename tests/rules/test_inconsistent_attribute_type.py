@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from cio_proxy.model import SENT, Finding, Settings, WorkspaceSettings, shape
-from cio_proxy.rules.inconsistent_attribute_type import types_of
+from cio_proxy.model import SENT, Finding, Sample, Settings, WorkspaceSettings, shape
+from cio_proxy.rules.inconsistent_attribute_type import _is_shared, types_of
 
 from .alone import history, remembered
 
@@ -213,3 +213,95 @@ async def test_what_is_remembered_is_readable_but_for_the_people() -> None:
     }
     assert {value.limit for value in scopes.values()} == {400}
     assert {sample.limit for value in scopes.values() for sample in value.samples.values()} == {40}
+
+
+async def test_two_common_types_of_the_same_people_are_only_possible() -> None:
+    def calls(both: int) -> list[Any]:
+        many = [(0, "PUT", f"{PEOPLE}n{person}", {"a": 5}) for person in range(40)]
+        some = [(1, "PUT", f"{PEOPLE}{'n' if person < both else 't'}{person}", {"a": "x"}) for person in range(20)]
+        return [*many, *some, (2, "PUT", PEOPLE + "z", {"a": "x"})]
+
+    assert [f.confidence for f in (await history(RULE, *calls(0)))][-1] == "likely"
+    assert [f.confidence for f in (await history(RULE, *calls(4)))][-1] == "likely"
+    assert [f.confidence for f in (await history(RULE, *calls(5)))][-1] == "possible"
+
+
+def people(*hashes: int) -> Sample:
+    return Sample(40, hashes)
+
+
+FORTY = tuple(range(0, 400, 10))
+
+
+@pytest.mark.parametrize(
+    ("rarer", "usual", "shared"),
+    [
+        (people(1, 2, 3, 4), people(4), True),
+        (people(1, 2, 3, 4, 5), people(5), False),
+        (people(1, 2, 3, 4, 1_000), people(*FORTY), False),
+        (people(10, 2, 3, 4, 1_000), people(*FORTY), True),
+        (people(390, 2, 3, 4), people(*FORTY), True),
+        (people(2, 3, 4, *range(1_000, 1_030)), people(10, *range(1, 392, 10)[:39]), False),
+        (people(1_000), people(*FORTY), True),
+        (people(*FORTY), people(0, 10, 20, 30, *range(401, 420)), False),
+        (people(*FORTY), people(*FORTY[:10], *range(401, 420)), True),
+        (people(*FORTY), people(*FORTY[:9], *range(401, 420)), False),
+    ],
+)
+def test_whether_people_are_the_same_is_asked_of_those_that_both_samples_reach(
+    rarer: Sample, usual: Sample, shared: bool
+) -> None:
+    assert _is_shared(rarer, usual) == shared
+
+
+OLD = [f"{when}{sep}value" for when in ("old", "new", "previous", "current") for sep in ("", "_")]
+TOLD = ["value", "answer", "from", "to", "before", "after", "old", "new", "previous", "current"]
+THINGS = [
+    "attribute",
+    "feature",
+    "field",
+    "metric",
+    "option",
+    "parameter",
+    "preference",
+    "property",
+    "question",
+    "setting",
+]
+
+
+@pytest.mark.parametrize("name", [*OLD, "oldValue", "NEW_VALUE"])
+def test_what_a_change_is_may_be_of_any_type(name: str) -> None:
+    assert types_of(shape({name: 5})).free == {name}
+
+
+@pytest.mark.parametrize("name", TOLD)
+@pytest.mark.parametrize("beside", ["name", "key", "field", "settingKey", "question_id", "featureName"])
+def test_what_is_told_beside_a_name_may_be_of_any_type(name: str, beside: str) -> None:
+    held: Any = {name: 5, beside: "x"}
+    assert types_of(shape(held)).free == {name}
+    assert types_of(shape({name: 5})).free == set()
+    assert types_of(shape({"a": [held], name: 7})).free == {f"a[].{name}"}
+
+
+@pytest.mark.parametrize("thing", THINGS)
+def test_what_names_a_thing(thing: str) -> None:
+    for naming in (thing, f"{thing}_id", f"{thing}Key", f"{thing}_name"):
+        assert types_of(shape({"value": 5, naming: "x"})).free == {"value"}
+
+
+@pytest.mark.parametrize("other", ["title", "field_x", "my_field", "names", "id", "my_key"])
+def test_what_names_none(other: str) -> None:
+    assert types_of(shape({"value": 5, other: "x"})).free == set()
+    assert types_of(shape({"values": 5, "oldvalues": 5, "my_old_value": 5, "name": "x"})).free == set()
+
+
+def test_a_free_type_has_no_rivals() -> None:
+    held = types_of(shape({"name": "x", "value": 5}))
+    assert held.kinds == {"name": "string", "value": "number"}
+    assert {label.partition("\0")[0] for label in held.rivals} == {"name"}
+
+
+async def test_a_free_type_is_never_odd_beside_another_that_is() -> None:
+    usual, odd = {"name": "x", "value": 5, "a": 1}, {"name": "x", "value": "y", "a": "z"}
+    assert [finding.pointer for finding in await found((20, usual, 0), (1, odd, 1))] == ["/a"]

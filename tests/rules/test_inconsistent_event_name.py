@@ -6,7 +6,7 @@ from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.facts import Reading
 from cio_proxy.model import Exchange, RuleSettings, Settings
 from cio_proxy.rules import RULES
-from cio_proxy.rules.inconsistent_event_name import normal, style_of
+from cio_proxy.rules.inconsistent_event_name import fits, is_snake_of_words, normal, style_of
 
 from .alone import NOW, findings, history, remembered, told
 
@@ -325,3 +325,62 @@ def test_a_hyphen_within_a_word_is_no_style(name: str) -> None:
     assert styled(f"xyz{name}xyz", "snake_case") != []
     assert styled(f"{name}-order", "snake_case") != []
     assert styled("log-down-in", "snake_case") != []
+
+
+@pytest.mark.parametrize(
+    ("name", "snake"),
+    [
+        ("long-term_plan", True),
+        ("a_back-in-stock_alert", True),
+        ("QR_code", True),
+        ("PDFs_read", True),
+        ("H1_read", True),
+        ("code_QR", True),
+        ("iOS_read", True),
+        ("read_eBook", True),
+        ("iOS-17_read", True),
+        ("HTML_read", True),
+        ("HTTPS_read", False),
+        ("QR_A", False),
+        ("QR_a", False),
+        ("QR_ab", True),
+        ("ab_QR_Ab", False),
+        ("Ab_cd", False),
+        ("AbC_cd", False),
+        ("ab-Cd_ef", False),
+        ("ab_cd ef", False),
+        ("long-term", False),
+        ("QR code", False),
+        ("user_signedUp", False),
+        ("QR_code_6F1C2B7E-93D4-4C5A-8F20-1B7D9E4A6C38", True),
+    ],
+)
+def test_snake_case_of_words_with_hyphens_and_abbreviations(name: str, snake: bool) -> None:
+    assert is_snake_of_words(name) == snake
+
+
+def test_a_number_behind_a_hyphen_is_part_of_a_word() -> None:
+    assert fits("covid-19", "snake_case")
+    assert fits("covid-19_form", "snake_case")
+    assert not fits("covid-19a", "snake_case")
+    assert not fits("covid-19-form", "snake_case")
+    assert not fits("covid-form", "snake_case")
+
+
+RECOMMENDED = """
+Account Created, Account Deleted, Account Added User, Account Removed User, Signed Up, Signed In, Signed Out,
+Trial Started, Trial Ended, Invite Sent, Email Delivered, Email Opened, Email Link Clicked, Email Bounced,
+Email Marked as Spam, Unsubscribed, Live Chat Conversation Started, Live Chat Conversation Ended,
+Live Chat Message Sent, Live Chat Message Received, Video Playback Started, Video Playback Paused,
+Video Playback Resumed, Video Playback Completed, Video Content Started, Video Content Playing, Video Content Completed
+"""
+
+
+@pytest.mark.parametrize("name", [" ".join(name.split()) for name in RECOMMENDED.split(",")])
+def test_a_name_of_a_specification_is_in_any_style_on_pipelines_alone(name: str) -> None:
+    settings = Settings(rules={"inconsistent-event-name": RuleSettings(params={"convention": "snake_case"})})
+    track = {"name": name}
+    url = "track.customer.io/api/v1/customers/42/events"
+    assert told("inconsistent-event-name", "POST", url, track, settings=settings) == [("/name", "likely")]
+    sent = {"userId": "42", "event": name}
+    assert told("inconsistent-event-name", "POST", "cdp.customer.io/v1/track", sent, settings=settings) == []

@@ -161,3 +161,32 @@ def test_any_event_is_judged_without_an_error(name: object, data: object) -> Non
     for body in ({"name": name, "data": data}, {"name": "order_placed", "data": {"total": data}}):
         findings("unplanned-event", "POST", f"{CUSTOMER}/events", body, settings=settings)
     findings("unplanned-event", "PUT", CUSTOMER, {"x": data}, settings=settings)
+
+
+SENT_BY_SDKS = (
+    "Application Installed",
+    "Application Opened",
+    "Application Updated",
+    "Application Backgrounded",
+    "Application Foregrounded",
+    "Application Crashed",
+    "Application Uninstalled",
+    "Deep Link Opened",
+    "Push Notification Received",
+    "Push Notification Tapped",
+    "Push Notification Bounced",
+)
+
+
+@pytest.mark.parametrize("name", SENT_BY_SDKS)
+def test_what_a_mobile_sdk_sends_by_itself_need_not_be_planned(name: str) -> None:
+    body = {"userId": "1", "event": name}
+    settings = planned(events={"order_placed": {}})
+    assert told("unplanned-event", "POST", "cdp.customer.io/v1/track", body, settings=settings) == []
+    assert event({}, name=name) == [("/name", "certain")]
+
+
+def test_an_empty_text_clears_an_attribute_of_a_person_alone() -> None:
+    assert person({"seats": ""}, seats="integer") == []
+    assert person({"sets": ""}, seats="integer") == ["/sets"]
+    assert event({"total": ""}, total="number") == [("/data/total", "certain")]

@@ -16,6 +16,9 @@ import httpx
 import pytest
 from mitmproxy.io import FlowReader
 
+from cio_proxy.facts import workspace
+from cio_proxy.facts.sqlite import SqliteStore
+
 from .conftest import read_message, request, upstream
 
 pytestmark = pytest.mark.once
@@ -94,11 +97,21 @@ async def test_it_keeps_facts_where_the_configuration_says_so(tmp_path: Path) ->
     event = request("POST", "/api/v1/customers/42/events", b'{"name": "order_placed"}')
     async with upstream() as raw:
         async with running(tmp_path, "--mode", f"reverse:{raw.url}", **options) as port:
+            assert b"track-before-identify" not in await send(port, event), "nobody was imported"
+        await everybody_was_imported(where)
+        async with running(tmp_path, "--mode", f"reverse:{raw.url}", **options) as port:
             assert b"track-before-identify" in await send(port, event)
             await send(port, request("PUT", "/api/v1/customers/42", b'{"email": "a@example.com"}'))
         assert not where.with_name("facts.sqlite-wal").exists(), "it was closed"
         async with running(tmp_path, "--mode", f"reverse:{raw.url}", **options) as port:
             assert b"track-before-identify" not in await send(port, event)
+
+
+async def everybody_was_imported(where: Path) -> None:
+    store = SqliteStore(where)
+    names = {key.workspace async for key, _ in store.scan(workspace.OBSERVED)}
+    await store.join_many([workspace.imported(name, time.time()) for name in names], (), time.time())
+    await store.close()
 
 
 async def test_in_an_explicit_proxy_it_takes_no_one_elses_api_for_customer_io(tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ class Script:
             loaded = load(Path(named) if named else None, os.environ, {}, rules=[rule.info for rule in rules.RULES])
             folder = state.folder(loaded.settings, os.environ)
             seal = sealed_with(state.hash_key(folder, loaded.settings.hash_key_file))
-            settings = replace(loaded.settings, facts=stores.chosen(loaded.settings, folder))
+            facts = stores.chosen(loaded.settings, folder)
+            settings = replace(loaded.settings, facts=facts, upstream="live")  # mitmproxy says where: to no sandbox
             auditor = drivers.build(settings, seal=seal)
         except (ConfigError, Unusable, OSError, ValueError) as error:
             if self._auditor is not None:

@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import logging
 import os
-import ssl
 import time
 from collections.abc import Callable
 from functools import partial
@@ -27,7 +26,7 @@ from cio_proxy.drivers import Auditor
 from cio_proxy.model import Address, Listener, Settings
 from cio_proxy.sources.mitm import wire
 from cio_proxy.sources.mitm.addon import READ_UP_TO, AuditAddon
-from cio_proxy.sources.mitm.connections import Connections, reason
+from cio_proxy.sources.mitm.connections import Connections
 from cio_proxy.sources.mitm.explicit import Customerio, Distrust, Explicit
 from cio_proxy.sources.mitm.inbound import Inbound
 from cio_proxy.sources.mitm.listeners import audited, listener_of, mode
@@ -256,13 +255,10 @@ def authority(settings: Settings) -> Path:
 
 def trusted(named: str, folder: Path) -> Path:
     """A file in `folder` with the usual certificate authorities and those of the file named. Raises OSError."""
-    extra = Path(named).expanduser()
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=extra)
-        added = extra.read_bytes()
-    except OSError as error:  # ssl.SSLError is one
-        why = "no certificate in PEM form in it" if isinstance(error, ssl.SSLError) else reason(error)
-        raise OSError(f"extra_ca: {extra}: {why}") from error
+        added = state.authorities(Path(named).expanduser())
+    except ValueError as error:
+        raise OSError(f"extra_ca: {error}") from error
     roots = Path(certifi.where()).read_bytes() + b"\n" + added
     # Named by its content: another proxy that shares the folder may trust others.
     path = folder / f"upstream-roots-{hashlib.sha256(roots).hexdigest()[:16]}.pem"
