@@ -7,7 +7,7 @@ import session
 import track_client
 from session import now, step, week_ago
 
-proxy, pitfall = sys.argv[1:]
+proxy, pitfall = session.arguments()
 cio = track_client.connect(proxy)
 PERSON = {"email": "grace@example.com", "created_at": week_ago()}
 OTHER = PERSON | {"email": "heidi@example.com"}
