@@ -1,6 +1,9 @@
 # Every target sets up what it needs first; nothing else has to be done by hand.
 PY := .venvs/newest/bin/python
 
+# A suite starts a hundred processes: without bytecode on disk each compiles the whole package, and pytest all tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup check test mutation bench bench-known demo run wheel docs
 
 setup:

@@ -27,7 +27,6 @@ from cio_proxy.sinks.console import Console
 from cio_proxy.sinks.coverage import Coverage
 from cio_proxy.sinks.journal import Journal
 from cio_proxy.sinks.metrics import Metrics
-from cio_proxy.sources.mitm import Door
 from cio_proxy.watchdog import Overdue, Watchdog
 
 log = logging.getLogger("cio_proxy")
@@ -111,6 +110,8 @@ class Proxy:
 
     async def start(self) -> dict[str, Any]:
         """Test the rules, listen everywhere, and give the ready line. Raises OSError when something cannot listen."""
+        from cio_proxy.sources.mitm import Door  # most of a second, which a mistake need not wait for
+
         for rule, reason in (await selftest.failing()).items():
             self.metrics.rule_error(rule)
             self._switch_off(rule, reason)

@@ -2,20 +2,24 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cio_proxy import plan as plans
 from cio_proxy.audit import Sealer, sealed_with
+from cio_proxy.cli import main
 from cio_proxy.config import ConfigError, load, written
 from cio_proxy.facts.memory import MemoryStore
 from cio_proxy.facts.sqlite import SqliteStore
@@ -408,17 +412,12 @@ person: {attributes: {plan: string}}
 
 
 def run(folder: Path, *arguments: str, code: int = 0) -> tuple[str, str]:
-    done = subprocess.run(
-        [COMMAND, "plan", *arguments],
-        env=environment(folder) | {"CIO_PROXY_FACTS": f"sqlite:{folder / 'facts'}"},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
+    environ = environment(folder) | {"CIO_PROXY_FACTS": f"sqlite:{folder / 'facts'}"}
+    unset = dict.fromkeys(os.environ.keys() - environ.keys())
+    with chdir(folder):
+        done = CliRunner(env=unset | environ).invoke(main, ["plan", *arguments], prog_name="cio-proxy")
+    assert done.exit_code == code, done.output
+    assert done.exception is None or isinstance(done.exception, SystemExit)
     return done.stdout, done.stderr
 
 

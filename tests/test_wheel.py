@@ -24,8 +24,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     output(sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", folder, ROOT)
     (wheel,) = folder.glob("cio_proxy-*.whl")
-    venv.create(folder / "venv", with_pip=True)
-    output(folder / "venv/bin/python", "-m", "pip", "install", wheel)
+    venv.create(folder / "venv")
+    output(sys.executable, "-m", "pip", "--python", folder / "venv", "install", "--no-compile", wheel)
     return folder / "venv/bin/cio-proxy"
 
 

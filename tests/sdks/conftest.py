@@ -6,6 +6,7 @@ import os
 import select
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections import Counter
@@ -69,6 +70,7 @@ class Proxy:
         ready = json.loads(self._first_line())
         self.url: str = ready["outbound"]
         self.admin: str = ready["admin"]
+        self._players: dict[tuple[str, ...], subprocess.Popen[str]] = {}
 
     def _first_line(self) -> str:
         assert self.process.stdout is not None
@@ -80,6 +82,8 @@ class Proxy:
         return line
 
     def stop(self) -> None:
+        for player in self._players.values():
+            player.communicate(timeout=60)  # the end of its input ends it
         self.process.terminate()
         self.process.wait(60)
 
@@ -111,20 +115,54 @@ class Proxy:
 
     def run(self, program: tuple[str, ...], *arguments: str) -> list[Step]:
         """Run a program of an SDK against this proxy and read its steps."""
-        plain = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         done = subprocess.run(
             [*program, self.url, *arguments],
             cwd=ROOT,
-            env=plain | {"REQUESTS_CA_BUNDLE": str(self.certificate())},
+            env=self._environment(),
             check=False,
             capture_output=True,
             text=True,
             timeout=120,
         )
         assert done.returncode == 0, done.stderr
-        return [
-            Step(line["step"], line["ok"], line.get("error", "")) for line in map(json.loads, done.stdout.splitlines())
-        ]
+        return list(map(step, map(json.loads, done.stdout.splitlines())))
+
+    def play(self, program: tuple[str, ...], *arguments: str) -> list[Step]:
+        """The steps of one session of a program that plays many, each in a workspace of its own."""
+        if program not in self._players:
+            self._players[program] = subprocess.Popen(
+                [*program, self.url],
+                cwd=ROOT,
+                env=self._environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        player = self._players[program]
+        assert player.stdin is not None
+        assert player.stdout is not None
+        limit = threading.Timer(120, player.kill)
+        limit.start()
+        try:
+            print(json.dumps(arguments), file=player.stdin, flush=True)
+            steps = []
+            for line in map(json.loads, player.stdout):
+                if "ended" in line:
+                    assert line["ended"] == 0
+                    return steps
+                steps.append(step(line))
+        finally:
+            limit.cancel()
+        del self._players[program]
+        pytest.fail(f"{program} ended with {player.wait(60)} in the midst of {arguments}")
+
+    def _environment(self) -> dict[str, str]:
+        plain = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+        return plain | {"REQUESTS_CA_BUNDLE": str(self.certificate())}
+
+
+def step(line: dict[str, Any]) -> Step:
+    return Step(line["step"], line["ok"], line.get("error", ""))
 
 
 def need(sdk: str) -> None:

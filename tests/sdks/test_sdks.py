@@ -43,7 +43,7 @@ def test_a_clean_session_over_every_method_gives_no_finding(
 def test_a_pitfall_is_found_through_each_sdk(sdk: str, rule: str, pitfall: Pitfall, observing: Proxy) -> None:
     need(sdk)
     before = observing.counted()
-    sent = len(observing.run(BAD[sdk], *arguments(sdk, pitfall)))
+    sent = len(observing.play(BAD[sdk], *arguments(sdk, pitfall)))
     action = "would_block" if pitfall.refused else "logged"
     expected = {"requests": sent, "forwarded": sent, f"{rule} {action}": 1}
     assert observing.rises(before, expected) == expected
@@ -69,7 +69,7 @@ def test_what_the_configuration_blocks_is_refused_once_and_gives_its_reason(
 def refuses_the_last_request(proxy: Proxy, sdk: str, rule: str, pitfall: Pitfall) -> None:
     """The SDK shows the reason, and has sent one request for each step: it did not try again."""
     before = proxy.counted()
-    *others, last = steps = proxy.run(BAD[sdk], *arguments(sdk, pitfall))
+    *others, last = steps = proxy.play(BAD[sdk], *arguments(sdk, pitfall))
     expected = {"requests": len(steps), "blocked": 1, f"{rule} blocked": 1}
     if others:
         expected["forwarded"] = len(others)

@@ -1,11 +1,15 @@
 // Commits one pitfall through customerio-node.
 //
 //   node bad.mjs http://127.0.0.1:8080 PITFALL
+//
+// Without a pitfall each line of input names one, as a JSON list; each is committed in a new workspace, and a line with
+// the exit code ends its steps.
+import { createInterface } from 'node:readline';
 import { SendEmailRequest, TrackClient } from 'customerio-node';
 import { connect, now, pause, step, weekAgo } from './session.mjs';
 
-const [proxy, pitfall] = process.argv.slice(2);
-const { siteId, trackKey, appKey, track, pipelines, api } = connect(proxy);
+const [proxy, wanted] = process.argv.slice(2);
+let { siteId, trackKey, appKey, track, pipelines, api } = connect(proxy);
 
 const person = { email: 'grace@example.com', created_at: weekAgo() };
 const other = { email: 'heidi@example.com', created_at: weekAgo() };
@@ -142,8 +146,20 @@ const pitfalls = {
   'missing-email': () => step('identify', () => track.identify('cust-grace', { first_name: 'Grace', created_at: now() })),
 };
 
-if (!(pitfall in pitfalls)) {
-  console.error(`usage: node bad.mjs PROXY PITFALL, one of: ${Object.keys(pitfalls).join(', ')}`);
-  process.exit(2);
+async function commit(pitfall) {
+  if (!(pitfall in pitfalls)) {
+    console.error(`usage: node bad.mjs PROXY [PITFALL], one of: ${Object.keys(pitfalls).join(', ')}`);
+    process.exit(2);
+  }
+  await pitfalls[pitfall]();
 }
-await pitfalls[pitfall]();
+
+if (wanted !== undefined) {
+  await commit(wanted);
+} else {
+  for await (const line of createInterface({ input: process.stdin })) {
+    ({ siteId, trackKey, appKey, track, pipelines, api } = connect(proxy));
+    await commit(JSON.parse(line)[0]);
+    console.log(JSON.stringify({ ended: 0 }));
+  }
+}

@@ -8,7 +8,7 @@ import session
 from customerio.analytics.client import Client
 from session import now, step
 
-proxy, pitfall, *keys = sys.argv[1:]
+proxy, pitfall, *keys = session.arguments()
 cdp = Client(keys[0] if keys else session.key(20), host=proxy, sync_mode=True)
 PERSON = {"email": "grace@example.com", "createdAt": datetime.now(UTC) - timedelta(days=7)}
 OTHER = PERSON | {"email": "heidi@example.com"}

@@ -1,7 +1,9 @@
 """What the programs of this folder share: made-up keys, times, and one JSON line per step."""
 
 import json
+import os
 import secrets
+import sys
 import time
 from collections.abc import Callable
 
@@ -19,6 +21,22 @@ def now() -> int:
 
 def week_ago() -> int:
     return now() - WEEK
+
+
+def arguments() -> list[str]:
+    """The proxy, and what to do there.
+
+    Without the latter each line of input says it, as a JSON list, of one session in a process of its own: only the SDK
+    is loaded once for all. A line with the exit code ends its steps.
+    """
+    proxy, *rest = sys.argv[1:]
+    if rest:
+        return [proxy, *rest]
+    for line in sys.stdin:
+        if os.fork() == 0:
+            return [proxy, *json.loads(line)]
+        print(json.dumps({"ended": os.waitstatus_to_exitcode(os.wait()[1])}), flush=True)
+    sys.exit()
 
 
 def step(name: str, call: Callable[[], object]) -> None:

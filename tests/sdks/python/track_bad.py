@@ -8,7 +8,7 @@ import track_client
 from customerio import SendEmailRequest
 from session import now, step, week_ago
 
-proxy, pitfall = sys.argv[1:]
+proxy, pitfall = session.arguments()
 cio = track_client.connect(proxy)
 PERSON = {"email": "grace@example.com", "created_at": week_ago()}
 OTHER = PERSON | {"email": "heidi@example.com"}
