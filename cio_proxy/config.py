@@ -33,7 +33,8 @@ from cio_proxy.model import (
 )
 
 PREFIX: Final = "CIO_PROXY_"
-NOT_SETTINGS: Final = frozenset({"CIO_PROXY_CONFIG", "CIO_PROXY_URL"})
+NOT_SETTINGS: Final = frozenset({"CIO_PROXY_CONFIG", "CIO_PROXY_URL", "CIO_PROXY_HOSTS"})
+SHIPPED: Final = Settings()
 REDIS: Final = ("redis", "rediss", "redis+cluster", "rediss+cluster", "unix")
 ACTIONS: Final[tuple[Action, ...]] = ("off", "log", "block", "default")
 
@@ -400,6 +401,7 @@ def load(
     *,
     rules: Sequence[RuleInfo],
     baselined: bool = True,
+    defaults: Settings = SHIPPED,
 ) -> Loaded:
     """Settings from the file, overridden by `CIO_PROXY_*`, overridden by flags (dotted keys). Raises ConfigError.
 
@@ -414,7 +416,7 @@ def load(
             reading.dotted(key, value, f"--{key.partition('.')[0].replace('_', '-')}")
     if baselined:
         reading.read_baseline()
-    settings = reading.applied(Settings())
+    settings = reading.applied(defaults)
     return Loaded(settings, tuple(_warnings(settings, rules)))
 
 
