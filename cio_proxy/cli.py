@@ -76,6 +76,9 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
         (
             click.option("--config", metavar="FILE", help="Configuration file (YAML)."),
             click.option("--listen", metavar="HOST:PORT", help="Where the app sends its Customer.io traffic."),
+            click.option("--inbound", metavar="HOST:PORT", help="Where the app's own clients come in; with --app."),
+            click.option("--app", metavar="URL", help="The app behind it."),
+            click.option("--explicit", metavar="HOST:PORT", help="An HTTP proxy for the app (HTTPS_PROXY)."),
             click.option("--admin", metavar="HOST:PORT", help="Where metrics and findings are served."),
             click.option("--upstream", metavar="sandbox|live|live-eu|URL", help="Where traffic goes on to."),
             click.option("--upstream-proxy", metavar="URL", help="An HTTP proxy on the way there."),
@@ -102,7 +105,7 @@ def run(config: str | None, **flags: Any) -> None:
 
     \b
     cio-proxy run --listen 127.0.0.1:8080
-    cio-proxy run --upstream live --enforcement enforce --journal findings.jsonl
+    cio-proxy run --upstream live --inbound 127.0.0.1:8000 --app http://127.0.0.1:3000 --journal findings.jsonl
     """
     sys.exit(asyncio.run(_serve(lambda: _load(config, flags))))
 
@@ -837,6 +840,10 @@ def _proxy(load: Callable[[], Loaded], **parts: Any) -> Proxy:
 def greeting(ready: dict[str, Any], settings: Settings) -> Iterator[str]:
     """What a person wants to know first: where to send traffic, where it goes, and what is done about findings."""
     yield f"send Customer.io traffic to {ready['outbound']}; metrics and findings are at {ready['admin']}"
+    if ready["inbound"]:
+        yield f"requests to {ready['inbound']} go to the app, {settings.app}"
+    if ready["explicit"]:
+        yield f"an HTTP proxy is at {ready['explicit']}: only Customer.io's hosts are looked into"
     if settings.upstream == "sandbox":
         yield "upstream is the sandbox, nothing leaves this machine (--upstream live changes that)"
     else:

@@ -54,6 +54,12 @@ _SIZE: Final = re.compile(r"([0-9]{1,15}) ?([a-z]{0,3})\Z", re.IGNORECASE)
 _ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[0-9A-Za-z]+)?)\]|([0-9A-Za-z._-]+)):([0-9]{1,5})\Z")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-fA-F]{64}\Z")
 _SECRET: Final = re.compile(r"(?=[^\s:]*[0-9])[^\s:]{16,}")
+APP_MISSING: Final = (
+    "inbound: there is no app behind it; give --app (or `app:`) the app's URL, such as http://127.0.0.1:3000"
+)
+INBOUND_MISSING: Final = (
+    "app: nothing leads to it; give --inbound (or `inbound:`) the address where its clients come in"
+)
 HASH_KEY_MISSING: Final = (
     "replicas that share a Redis need one hash key: make it with `(umask 077; head -c 32 /dev/urandom > hash.key)`, and"
     " name the file in hash_key_file"
@@ -288,6 +294,9 @@ class Option(NamedTuple):
 OPTIONS: tuple[Option, ...] = (
     Option("listen", "listen", address, "where the app sends its Customer.io traffic", restart=True),
     Option("admin", "admin", address, "where metrics and findings are served", restart=True),
+    Option("inbound", "inbound", address, "where the app's own clients come in", restart=True),
+    Option("app", "app", url, "the URL of the app behind the inbound listener", restart=True),
+    Option("explicit", "explicit", address, "an HTTP proxy for the app, as in HTTPS_PROXY", restart=True),
     Option("upstream", "upstream", upstream, "sandbox, live, live-eu, or a URL", restart=True),
     Option("upstreams.track", "upstreams.track", url, "the Track API's URL, before what upstream says", restart=True),
     Option("upstreams.track_eu", "upstreams.track_eu", url, "the same in the EU", restart=True),
@@ -533,6 +542,8 @@ class _Reading:
                     workspaces[id] = replace(workspaces.get(id, WorkspaceSettings()), **{name: value})
         if settings.facts is not None and settings.facts.kind == "redis" and settings.hash_key_file is None:
             raise ConfigError(f"facts: {HASH_KEY_MISSING}")
+        if (settings.inbound is None) is not (settings.app is None):
+            raise ConfigError(APP_MISSING if settings.app is None else INBOUND_MISSING)
         return replace(
             settings,
             rules=rules,
@@ -658,6 +669,11 @@ def _changed(settings: Settings, path: str, value: Any) -> Settings:
 
 def _warnings(settings: Settings, rules: Sequence[RuleInfo]) -> list[str]:
     lines = []
+    if settings.explicit is not None and not settings.explicit.is_loopback:
+        lines.append(
+            f"explicit: whoever reaches {settings.explicit} can connect to anything through it, and nobody is asked "
+            "for a password; bind it to 127.0.0.1 or keep others away"
+        )
     for rule in rules:
         said = settings.rule(rule.id)
         block, report = said.block or settings.block, said.report or settings.report

@@ -944,6 +944,11 @@ class Address(NamedTuple):
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @property
+    def is_loopback(self) -> bool:
+        """True where only this machine reaches it."""
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleSettings:
@@ -1036,6 +1041,14 @@ class UpstreamProxy:
         return f"http://{'***@' if self.user or self.password else ''}{Address(self.host, self.port)}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookSettings:
+    """How Customer.io's reporting webhooks are known among what comes in for the app."""
+
+    paths: tuple[str, ...] = ()
+    """Globs of the paths that they are sent to, beside what looks like one."""
+
+
 @dataclass(frozen=True, slots=True)
 class FactStore:
     """Where facts are kept. `place` is a path for a file, and a URL for Redis. Its text is fit to be shown."""
@@ -1056,6 +1069,12 @@ class Settings:
     """Everything that can be configured, with the shipped defaults."""
 
     listen: Address = Address("127.0.0.1", 8080)
+    inbound: Address | None = None
+    """Where the app's own clients come in; it needs `app`."""
+    app: str | None = None
+    """The URL of the app behind the inbound listener."""
+    explicit: Address | None = None
+    """Where the app finds an HTTP proxy, as in `HTTPS_PROXY`."""
     admin: Address = Address("127.0.0.1", 9180)
     upstream: str = "sandbox"
     """`sandbox`, `live`, `live-eu`, or a URL that takes the traffic of every Customer.io host."""
@@ -1080,6 +1099,7 @@ class Settings:
     """Where facts are kept; None is in memory, or in the state folder for an upstream that is live."""
     facts_limit: int = 200_000
     plan: TrackingPlan | None = None
+    webhooks: WebhookSettings = WebhookSettings()
     journal: JournalSettings = JournalSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
     rules: Mapping[str, RuleSettings] = NOTHING

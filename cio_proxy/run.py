@@ -147,7 +147,9 @@ class Proxy:
                 sandbox_eu=sandbox_eu,
                 connected=self.metrics.connection,
                 failed=lambda error: self.metrics.degraded("door"),
+                passed=self.metrics.passed,
                 upstream_trouble=lambda on: self.metrics.degraded("upstream", on),
+                app_trouble=lambda on: self.metrics.degraded("app", on),
             )
             outbound = await door.start()
             self._stack.push_async_callback(door.stop)
@@ -158,8 +160,8 @@ class Proxy:
         return {
             "ready": True,
             "outbound": f"http://{outbound}",
-            "inbound": None,
-            "explicit": None,
+            "inbound": door.url("inbound"),
+            "explicit": door.url("explicit"),
             "admin": f"http://{listening}",
             "upstream": self.settings.upstream,
             "sandbox": upstream if emulation is not None else None,

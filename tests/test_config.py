@@ -95,6 +95,9 @@ def test_every_option_reaches_its_setting() -> None:
     settings = loaded(f"""
 listen: "[::1]:0"
 admin: localhost:9000
+inbound: 0.0.0.0:8000
+app: http://127.0.0.1:3000/
+explicit: 127.0.0.1:8888
 upstream: https://customerio.internal:8443/
 upstreams: {{track: "http://a:1", track_eu: "http://b:1/", pipelines: "http://c:1", pipelines_eu: "http://d:1",
              app: "http://e:1", app_eu: "https://f"}}
@@ -127,6 +130,9 @@ workspaces:
     assert settings == Settings(
         listen=Address("::1", 0),
         admin=Address("localhost", 9000),
+        inbound=Address("0.0.0.0", 8000),
+        app="http://127.0.0.1:3000",
+        explicit=Address("127.0.0.1", 8888),
         upstream="https://customerio.internal:8443",
         upstreams=UpstreamSettings(
             track="http://a:1",
@@ -260,7 +266,7 @@ def test_every_option_but_clients_has_a_variable(option: Any) -> None:
         "/dev/null",
     )
     name = "CIO_PROXY_" + option.key.upper().replace(".", "_")
-    refused = f"{name}: (not .*|write true or false)|baseline .*: (no such file|not a directory); .*"
+    refused = f"{name}: (not .*|write true or false)|baseline .*: no(t a directory| such file); .*|(app|inbound): .*"
     changed = []
     for value in samples:
         try:
@@ -268,7 +274,7 @@ def test_every_option_but_clients_has_a_variable(option: Any) -> None:
         except ConfigError as error:
             message = str(error)
             assert re.fullmatch(refused, message)
-    assert any(changed) or option.key in ("facts", "plan")
+    assert any(changed) or option.key in ("facts", "plan", "inbound", "app")
 
 
 def test_variables_that_are_no_settings_are_left_alone() -> None:
@@ -558,3 +564,22 @@ def test_a_proxys_password_is_never_shown() -> None:
     assert str(settings.upstream_proxy) == "http://***@proxy.internal:3128"
     assert "s3cret" not in repr(settings)
     assert str(UpstreamProxy("::1", 3128)) == "http://[::1]:3128"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("inbound: 127.0.0.1:8000\n", "inbound: there is no app behind it; give --app (or `app:`) the app's URL"),
+        ("app: http://127.0.0.1:3000\n", "app: nothing leads to it; give --inbound (or `inbound:`) the address"),
+    ],
+)
+def test_the_inbound_listener_and_the_app_need_each_other(content: str, told: str) -> None:
+    (line,) = mistakes(content)
+    assert line.startswith(told)
+
+
+@pytest.mark.parametrize(("host", "open_to_others"), [("0.0.0.0", True), ("127.0.0.1", False), ("localhost", False)])
+def test_an_explicit_proxy_that_others_can_reach_is_told_of(host: str, open_to_others: bool) -> None:
+    told = [line for line in loaded(f"explicit: {host}:8888\n").warnings if line.startswith("explicit: ")]
+    assert len(told) == open_to_others
+    assert all(f"whoever reaches {host}:8888 can connect to anything" in line for line in told)

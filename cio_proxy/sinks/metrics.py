@@ -110,6 +110,10 @@ class Metrics:
         if end.upstream_seconds is not None:
             self._upstream.observe(end.upstream_seconds)
 
+    def passed(self, listener: Listener) -> None:
+        """A request passed that is no exchange with Customer.io."""
+        self._request_of((listener, "unknown", "unaudited")).inc()
+
     def rule_error(self, rule: str) -> None:
         """A rule raised an exception."""
         self._rule_errors.labels(rule).inc()
@@ -186,6 +190,8 @@ class Metrics:
         for api in OUTBOUND:
             for ending in ENDINGS:
                 self._request_of(("outbound", api, ending))
+                if settings.explicit is not None:
+                    self._request_of(("explicit", api, ending))
             for kind in KINDS:
                 self._call_of((api, kind))
         for sink in ("journal", "console"):
@@ -193,6 +199,9 @@ class Metrics:
         self._store_errors.labels(settings.facts.kind if settings.facts else "memory")
         for part in ("journal", "store", "upstream"):
             self.degraded(part, False)
+        if settings.inbound is not None:
+            self._request_of(("inbound", "unknown", "unaudited"))
+            self.degraded("app", False)
 
     def _counter(self, name: str, about: str, *labels: str) -> prometheus.Counter:
         return prometheus.Counter(f"cio_proxy_{name}_total", about, labels, registry=self.registry)

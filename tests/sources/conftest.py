@@ -15,7 +15,7 @@ from mitmproxy import certs
 
 from cio_proxy.audit import sealed_with
 from cio_proxy.drivers import Auditor, build
-from cio_proxy.model import Address, JournalSettings, Settings, TimeoutSettings
+from cio_proxy.model import Address, JournalSettings, Listener, Settings, TimeoutSettings
 from cio_proxy.sources.mitm import Door
 
 from ..conftest import Collected  # noqa: TID252 (tests are no package)
@@ -96,13 +96,14 @@ class Opened:
     address: Address
     auditor: Auditor
     sink: Collected
+    passed: list[Listener]
 
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection(*self.address, limit=64 << 20)
+    async def connect(self, listener: Listener = "outbound") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(*self.door.addresses[listener], limit=64 << 20)
 
-    async def send(self, request: bytes) -> bytes:
+    async def send(self, request: bytes, listener: Listener = "outbound") -> bytes:
         """Send raw bytes on a new connection and read one answer."""
-        reader, writer = await self.connect()
+        reader, writer = await self.connect(listener)
         try:
             writer.write(request)
             return await asyncio.wait_for(read_message(reader), 20)
@@ -148,6 +149,7 @@ def open_door(tmp_path_factory: pytest.TempPathFactory) -> OpenDoor:
             else settings.timeouts,
         )
         sink = Collected()
+        passed: list[Listener] = []
         auditor = build(settings, clock=clock, sinks=[sink], seal=SEAL)
         door = Door(
             auditor,
@@ -155,11 +157,12 @@ def open_door(tmp_path_factory: pytest.TempPathFactory) -> OpenDoor:
             sandbox=sandbox,
             sandbox_eu=sandbox_eu,
             clock=clock,
+            passed=passed.append,
             upstream_trouble=upstream_trouble,
         )
         address = await door.start()
         try:
-            yield Opened(door, address, auditor, sink)
+            yield Opened(door, address, auditor, sink, passed)
         finally:
             await door.stop()
 

@@ -21,6 +21,7 @@ from cio_proxy.apis import crosses, path_of, route
 from cio_proxy.apis.body import decoded
 from cio_proxy.drivers import Answer, Audit, Auditor
 from cio_proxy.model import Exchange, Refusal
+from cio_proxy.sources.mitm.listeners import listener_of
 from cio_proxy.sources.mitm.router import ROUTE
 from cio_proxy.sources.mitm.upstreams import declared_length, host_of
 
@@ -74,9 +75,10 @@ class AuditAddon:
         self._logged: set[str] = set()
 
     def client_connected(self, client: Client) -> None:
-        """Count a connection."""
+        """Count a connection, but for those of the app's own clients."""
         with self._fail_open():
-            self._connected()
+            if listener_of(client) != "inbound":
+                self._connected()
 
     def client_disconnected(self, client: Client) -> None:
         """Forget a connection."""
@@ -112,7 +114,7 @@ class AuditAddon:
         if passing is None or response is None:
             return
         with self._fail_open():
-            if passing.audit is not None and passing.audit.header:
+            if passing.audit is not None and passing.audit.header and passing.parts["listener"] != "inbound":
                 response.headers[HEADER] = passing.audit.header
             if passing.forwarded is not None:
                 cut = passing.audit is not None and passing.audit.verdict.cut is not None
@@ -125,11 +127,12 @@ class AuditAddon:
             return
         with self._fail_open():
             audit = passing.audit or await self._begin(flow, passing)
+            upstream = passing.forwarded if audit.exchange.listener != "inbound" else None
             answer = await self._auditor.answered(
                 audit,
                 response.status_code,
                 None if response.stream else readable(response, self._auditor.settings.max_audited_body),
-                upstream_seconds=None if passing.forwarded is None else time.perf_counter() - passing.forwarded,
+                upstream_seconds=None if upstream is None else time.perf_counter() - upstream,
                 location=redirected(flow, audit.exchange),
             )
             if not response.stream:
@@ -194,6 +197,7 @@ class AuditAddon:
             "host": host,
             "headers": headers,
             "body": None,
+            "listener": listener_of(client),
             "client_address": client.peername[0] if client.peername else "",
             "connection": client.id,
             "carried": self._carried.get(client.id, 1),

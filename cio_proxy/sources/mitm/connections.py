@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from types import SimpleNamespace
-from typing import cast
+from typing import Final, TypeGuard, cast
 
 import mitmproxy.connection
 import mitmproxy_rs
@@ -28,11 +30,10 @@ from mitmproxy.proxy.layers.http._hooks import (
 from mitmproxy.proxy.layers.tls import TlsEstablishedServerHook
 from mitmproxy.proxy.server import ConnectionIO
 
-from cio_proxy.model import TimeoutSettings
+from cio_proxy.model import Address, Listener, TimeoutSettings
 from cio_proxy.sources.mitm.hooks import Hooks
-from cio_proxy.sources.mitm.router import Router
-from cio_proxy.sources.mitm.streams import Http
-from cio_proxy.sources.mitm.trouble import Trouble
+from cio_proxy.sources.mitm.listeners import ExplicitMode, InboundMode, OutboundMode, audited, listener_of
+from cio_proxy.sources.mitm.streams import SWITCHING, Begin, Http, PipeOpenHook
 from cio_proxy.sources.mitm.wire import Excuse, Http1Server
 
 LAST_SECONDS = 1.0
@@ -40,15 +41,14 @@ LAST_SECONDS = 1.0
 POLL_SECONDS = 0.02
 QUIET_LOOKS = 15
 """A stop counts looks, not time: a loop that was busy has not listened."""
+FLAGS: Final[dict[Listener, str]] = {"outbound": "--listen", "inbound": "--inbound", "explicit": "--explicit"}
+OUTERMOST = 2
+"""How many layers there are with the first of HTTP: the listener's own, and itself."""
 JOINED_UP_TO = 64 * 1024
 """More bytes than that are not copied to be sent along with others."""
 
 
-class OutboundMode(mode_specs.ReverseMode):
-    """A reverse proxy whose connections are ours: `outbound:URL@HOST:PORT`."""
-
-
-class OutboundInstance(mode_servers.AsyncioServerInstance[OutboundMode]):
+class Listening[Mode: mode_specs.ProxyMode](mode_servers.AsyncioServerInstance[Mode]):
     """Listens on TCP, and gives each client connection a `Connection`."""
 
     manager: Connections
@@ -69,6 +69,22 @@ class OutboundInstance(mode_servers.AsyncioServerInstance[OutboundMode]):
             await connection.handle_client()
 
 
+class OutboundListening(Listening[OutboundMode]):
+    """In front of Customer.io."""
+
+
+class InboundListening(Listening[InboundMode]):
+    """In front of the app."""
+
+
+class ExplicitListening(Listening[ExplicitMode]):
+    """An HTTP proxy."""
+
+    def make_top_layer(self, context: Context) -> Layer:
+        """What mitmproxy has for one."""
+        return layers.modes.HttpProxy(context)
+
+
 class Connection(mode_servers.ProxyConnectionHandler):
     """A client connection and its upstream connections."""
 
@@ -86,10 +102,16 @@ class Connection(mode_servers.ProxyConnectionHandler):
         self._events: deque[events.Event] = deque()
         self._busy = False
         """True while an event is passed on."""
+        self.piped = False
+        """True once bytes pass that nobody here reads."""
+        self.asked = False
+        """True while the client was the last to send something."""
         self._writer: asyncio.StreamWriter | mitmproxy_rs.Stream | None = None
         self._unsent: list[bytes] = []
         """What goes to `_writer`."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._patience = ExitStack()
+        """What keeps a client of the app from being closed for its silence while it waits for an answer."""
 
     async def open_connection(self, command: commands.OpenConnection) -> None:
         """Open an upstream connection, TLS included, within the time configured for it."""
@@ -120,6 +142,13 @@ class Connection(mode_servers.ProxyConnectionHandler):
             if connection is self.client and connection.state is not ConnectionState.CLOSED:
                 connection.state = ConnectionState.CLOSED
                 await self.server_event(events.ConnectionClosed(connection))
+
+    async def on_timeout(self) -> None:
+        """Close a client that was quiet for too long, unless something is done for it just now."""
+        if self.timeout_watchdog.blocker:
+            await self.timeout_watchdog.watch()
+        else:
+            await super().on_timeout()
 
     async def drain_writers(self) -> None:
         """Wait for what was written to go out. A client that takes nothing any more does not stop its request."""
@@ -155,6 +184,8 @@ class Connection(mode_servers.ProxyConnectionHandler):
 
     def _pass_on(self, event: events.Event) -> None:
         self.timeout_watchdog.register_activity()
+        if isinstance(event, events.DataReceived):
+            self.asked = event.connection is self.client
         try:
             for command in self.layer.handle_event(event):
                 if isinstance(command, commands.SendData):
@@ -169,14 +200,24 @@ class Connection(mode_servers.ProxyConnectionHandler):
         self._flush()
         if isinstance(event, events.HookCompleted):
             self._completed(event.command)
+        if self.client.state is ConnectionState.CAN_WRITE and listener_of(self.client) == "inbound":
+            self._pass_end_on()
+
+    def _pass_end_on(self) -> None:
+        """Let the app see that its client sends no more, as it would without us: only the app knows what that means."""
+        for upstream in list(self.transports):
+            if isinstance(upstream, Server) and is_open(upstream):
+                self.close_connection(upstream, half_close=True)
 
     def _completed(self, hook: commands.StartHook) -> None:
         if isinstance(hook, HttpResponseHook | HttpErrorHook):
             # A request is in flight from its head until its answer is in the hands of the transport.
             self._connections.in_flight.pop(hook.flow.id, None)
-        elif isinstance(hook, NextLayerHook) and isinstance(hook.data.layer, Http):
-            # The layers above it have made their choice and only pass everything on.
-            self.layer = hook.data.layer
+            if hook.flow.response is None or hook.flow.response.status_code != SWITCHING:
+                self._patience.close()
+        elif isinstance(hook, NextLayerHook) and is_outermost(layer := hook.data.layer):
+            # The layer above it has made its choice and only passes everything on.
+            self.layer = layer
 
     def _send(self, command: commands.SendData) -> None:
         """Keep what is for the same peer together: a head and its body are one packet."""
@@ -200,10 +241,15 @@ class Connection(mode_servers.ProxyConnectionHandler):
     def _start(self, hook: commands.StartHook) -> None:
         if isinstance(hook, HttpRequestHeadersHook):
             self._connections.in_flight[hook.flow.id] = hook.flow
+            if listener_of(self.client) == "inbound":
+                self._patience.enter_context(self.timeout_watchdog.disarm())
         elif isinstance(hook, HttpConnectUpstreamHook):
             self._tunnels.add(hook.flow.server_conn)
         elif isinstance(hook, TlsEstablishedServerHook):
             self._tunnels.clear()
+        elif isinstance(hook, PipeOpenHook):
+            self._tunnels.clear()
+            self.piped = True
         if self._connections.hooks.waits(hook):
             task = asyncio.create_task(self.hook_task(hook))
             if not task.done():
@@ -265,8 +311,8 @@ class Connections(Proxyserver):
     def __init__(
         self,
         timeouts: TimeoutSettings,
-        router: Router,
-        trouble: Trouble,
+        excuses: dict[str, Excuse],
+        begin: Mapping[Listener, Begin],
         *,
         unread: Callable[[Client], None],
         failed: Callable[[Exception], None],
@@ -274,15 +320,14 @@ class Connections(Proxyserver):
         super().__init__()
         self.timeouts = timeouts
         self.in_flight: dict[str, http.HTTPFlow] = {}
-        self.excuses: dict[str, Excuse] = {}
+        self.excuses = excuses
         self.ready = asyncio.Event()
         self.options: Options
         """As they were when the listeners started; mitmproxy copies an option each time that it is read."""
         self.hooks: Hooks
         self._unread = unread
         self._failed = failed
-        self._router = router
-        self._trouble = trouble
+        self._begin = begin
         self._draining = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
@@ -290,6 +335,23 @@ class Connections(Proxyserver):
         """Every listener is up, or has failed."""
         super().running()
         self.ready.set()
+
+    def configure(self, updated: set[str]) -> None:
+        """Take the options; our modes need no check, and two of them may both want port 0."""
+        super().configure(updated - {"mode", "server"})
+
+    def addresses(self) -> dict[Listener, Address]:
+        """Where each listener listens. Raises OSError when one cannot."""
+        found: dict[Listener, Address] = {}
+        for server in self.servers:
+            listener = cast(Listener, server.mode.type_name)
+            host, port = (server.mode.custom_listen_host or "").strip("[]"), server.mode.custom_listen_port
+            if not server.listen_addrs:
+                option, why = FLAGS[listener], reason(server.last_exception)
+                where = Address(host, port or 0)
+                raise OSError(f"cannot listen on {where}: {why}; give {option} another port, or 0 for a free one")
+            found[listener] = Address(host, server.listen_addrs[0][1])
+        return found
 
     async def setup_servers(self) -> bool:
         """Listen."""
@@ -306,7 +368,7 @@ class Connections(Proxyserver):
             return
         context = theirs.context
         context.layers.remove(theirs)
-        ours = Http(context, theirs.mode, self._router, self._trouble, self.excuses)
+        ours = Http(context, theirs.mode, self._begin[listener_of(context.client)])
         ours.connections[context.client] = Http1Server(context.fork(), self.excuses, self._unread)
         if tls is None:
             choice.layer = ours
@@ -319,14 +381,15 @@ class Connections(Proxyserver):
 
     def request(self, flow: http.HTTPFlow) -> None:
         """Start waiting for the upstream."""
-        if flow.response is None and flow.error is None:
+        wanted = audited(flow) and listener_of(flow.client_conn) != "inbound"
+        if flow.response is None and flow.error is None and wanted:
             self._wait(flow, self.timeouts.response)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """An answer that streams may take its time; one that is given while stopping is the connection's last."""
         if flow.response is not None and flow.response.stream:
             self._forget(flow)
-        if flow.response is not None and self._draining:
+        if flow.response is not None and self._draining and flow.response.status_code != SWITCHING:
             flow.response.headers["connection"] = "close"
 
     def response(self, flow: http.HTTPFlow) -> None:
@@ -364,7 +427,8 @@ class Connections(Proxyserver):
             for connection in list(self.connections.values()):
                 heard = connection.timeout_watchdog.last_activity
                 last, quiet = looks.get(connection, (heard, 0))
-                quiet = 0 if heard != last or connection.client.id in busy else quiet + 1
+                waits = connection.client.id in busy or (connection.piped and connection.asked)
+                quiet = 0 if heard != last or waits else quiet + 1
                 looks[connection] = (heard, quiet)
                 if quiet == QUIET_LOOKS:
                     closed.append(connection.drop_client())
@@ -409,6 +473,16 @@ class Connections(Proxyserver):
             for waiting in late:
                 waiting.cancel()
             await asyncio.gather(*closing, return_exceptions=True)
+
+
+def is_outermost(layer: Layer | None) -> TypeGuard[Layer]:
+    """True for HTTP in the clear on the connection itself, not in a tunnel within it."""
+    return isinstance(layer, Http) and len(layer.context.layers) == OUTERMOST
+
+
+def reason(error: Exception | None) -> str:
+    """Why a listener failed, in a few words."""
+    return os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else str(error or "not known")
 
 
 def open_since(upstream: Server) -> float | None:

@@ -16,6 +16,7 @@ from cio_proxy.apis import path_of
 from cio_proxy.apis.credentials import Keyring
 from cio_proxy.audit import sealed_with
 from cio_proxy.model import Region, UpstreamProxy, WorkspaceSettings
+from cio_proxy.sources.mitm.listeners import audited, listener_of
 from cio_proxy.sources.mitm.upstreams import Hop, Place, Target, Upstreams, declared_length, host_of
 
 ROUTE: Final = "cio_proxy_route"
@@ -23,6 +24,9 @@ ROUTE: Final = "cio_proxy_route"
 REMEMBERED: Final = 10_000
 """How many of the latest workspaces have their region at hand."""
 UNAUTHORIZED: Final = 401
+
+type Fields = tuple[tuple[bytes, bytes], ...]
+"""Headers as they were sent."""
 
 
 @dataclass(slots=True)
@@ -38,7 +42,7 @@ class Route:
 
 
 class Router:
-    """An addon that sends each request to its upstream, and a body of over `max_body` bytes as it comes.
+    """An addon that sends each exchange to its upstream, and a body of over `max_body` bytes as it comes.
 
     A workspace that was redirected to the other region, and accepted there, is sent there at once from then on; so is
     one whose redirect could not be followed, so that it can try again.
@@ -64,14 +68,20 @@ class Router:
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Set the target, and `Host` in its place; with an absolute target, that too."""
-        request = flow.request
+        request, listener = flow.request, listener_of(flow.client_conn)
+        if listener == "inbound":
+            return
+        if not audited(flow):
+            target = Target(request.scheme, request.data.host, request.data.port)
+            self._send(flow, target, absolute=False, fields=request.headers.fields)
+            return
         if (length := declared_length(request)) is not None and length > self._max_body:
             request.stream = True
         asked = place = self._upstreams.place(host_of(request), path_of(request.data.path))
-        if self._regions and (region := self._regions.get(self._workspace(asked, request))):
+        if self._regions and listener == "outbound" and (region := self._regions.get(self._workspace(asked, request))):
             place = asked._replace(region=region)
         flow.metadata[ROUTE] = Route(asked, place, bool(request.data.authority))
-        self._send(flow)
+        self._forward(flow)
 
     def http_connect_upstream(self, flow: http.HTTPFlow) -> None:
         """Show the proxy on the way who we are."""
@@ -89,9 +99,12 @@ class Router:
             self.remember(flow, route.place)
 
     def hop(self, flow: http.HTTPFlow, response: http.Response) -> Hop | None:
-        """Where an answer sends the request that is to be followed: to the other region, once."""
+        """Where an answer sends the request that is to be followed: to the other region, once.
+
+        A client that asked for a host by its name follows by itself.
+        """
         route: Route | None = flow.metadata.get(ROUTE)
-        if route is None or route.location is not None:
+        if route is None or route.location is not None or listener_of(flow.client_conn) == "explicit":
             return None
         return self._upstreams.hop(route.place, response.status_code, response.headers.get("location"))
 
@@ -101,7 +114,7 @@ class Router:
         route.place, route.location = hop.place, location
         flow.server_conn = Server(address=None)
         flow.request.data.path = hop.path
-        self._send(flow)
+        self._forward(flow)
 
     def remember(self, flow: http.HTTPFlow, place: Place) -> None:
         """Send the workspace of a flow to this region from now on."""
@@ -119,7 +132,12 @@ class Router:
         name = target.authority.decode()
         return f"{name} (through {self._proxy})" if self._proxied(target) else name
 
-    def _send(self, flow: http.HTTPFlow) -> None:
+    @property
+    def via(self) -> ServerSpec | None:
+        """The proxy on the way out, if there is one."""
+        return None if self._proxy is None else ("http", (self._proxy.host, self._proxy.port))
+
+    def _forward(self, flow: http.HTTPFlow) -> None:
         request, route = flow.request, flow.metadata[ROUTE]
         target = self._upstreams.target(route.place)
         authority = target.authority
@@ -127,11 +145,15 @@ class Router:
         if self._pass in sent:
             sent = tuple([field for field in sent if field != self._pass])
         fields = tuple([(field[0], authority) if field[0].lower() == b"host" else field for field in sent])
-        host, port, absolute = target.host, target.port, route.absolute
+        self._send(flow, target, absolute=route.absolute, fields=fields)
+
+    def _send(self, flow: http.HTTPFlow, target: Target, *, absolute: bool, fields: Fields) -> None:
+        request = flow.request
+        host, port = target.host, target.port
         via: ServerSpec | None = None
         if self._proxy is not None and self._proxied(target):
             if target.scheme == "https":
-                via = ("http", (self._proxy.host, self._proxy.port))
+                via = self.via
             else:
                 host, port, absolute = self._proxy.host, self._proxy.port, True
                 if self._pass is not None:
@@ -140,7 +162,7 @@ class Router:
             flow.server_conn.via = via
         request.data.scheme = target.scheme.encode()
         request.data.host, request.data.port = host, port
-        request.data.authority = authority if absolute else b""
+        request.data.authority = target.authority if absolute else b""
         request.headers.fields = fields
 
     def _proxied(self, target: Target) -> bool:

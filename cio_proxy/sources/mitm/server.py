@@ -1,4 +1,4 @@
-"""The embedded mitmproxy: a master with only the addons that a reverse proxy needs."""
+"""The embedded mitmproxy: a master with only the addons that its listeners need."""
 
 from __future__ import annotations
 
@@ -10,36 +10,44 @@ import os
 import ssl
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import certifi
+from mitmproxy import http
 from mitmproxy.addons import block, core, disable_h2c, next_layer, tlsconfig, update_alt_svc
 from mitmproxy.certs import CertStore
+from mitmproxy.connection import Client
 from mitmproxy.master import Master
 from mitmproxy.options import CONF_BASENAME, KEY_SIZE, Options
 
 from cio_proxy import state
+from cio_proxy.apis import path_of, webhooks
 from cio_proxy.drivers import Auditor
-from cio_proxy.model import Address, Settings
+from cio_proxy.model import Address, Listener, Settings
 from cio_proxy.sources.mitm import wire
 from cio_proxy.sources.mitm.addon import READ_UP_TO, AuditAddon
-from cio_proxy.sources.mitm.connections import Connections
+from cio_proxy.sources.mitm.connections import Connections, reason
+from cio_proxy.sources.mitm.explicit import Customerio, Distrust, Explicit
+from cio_proxy.sources.mitm.inbound import Inbound
+from cio_proxy.sources.mitm.listeners import audited, listener_of, mode
 from cio_proxy.sources.mitm.router import Router
+from cio_proxy.sources.mitm.streams import AppStream, Begin, ExplicitStream, Stream
 from cio_proxy.sources.mitm.trouble import Trouble
 from cio_proxy.sources.mitm.upstreams import Upstreams, target_of
+from cio_proxy.sources.mitm.wire import Excuse
 
-NOWHERE = "http://127.0.0.1:9"
-"""A reverse proxy wants a destination; the router sets the real one for each request."""
 IDLE_SECONDS = 600
 """mitmproxy's own limit for a connection on which nothing happens."""
 
 
 class Door:
-    """One outbound listener, for plain HTTP and TLS alike. Lives in the running loop; one at a time in a process.
+    """All listeners, each for plain HTTP and TLS alike. Lives in the running loop; one at a time in a process.
 
     `upstream` is what the settings say, or the URL of the sandbox, and `sandbox_eu` that of the EU's. `connected` is
-    told of each client connection, `failed` of each error of the door's own, and `upstream_trouble` when an upstream
-    cannot be reached, and when that is over.
+    told of each connection of the app, `passed` of each request that is no exchange, `failed` of each error of the
+    door's own, and `upstream_trouble` and `app_trouble` when an upstream or the app cannot be reached, and when that is
+    over.
     """
 
     def __init__(
@@ -51,15 +59,22 @@ class Door:
         sandbox_eu: str | None = None,
         clock: Callable[[], float] = time.time,
         connected: Callable[[], None] = lambda: None,
+        passed: Callable[[Listener], None] = lambda listener: None,
         failed: Callable[[Exception], None] = lambda error: None,
         upstream_trouble: Callable[[bool], None] = lambda on: None,
+        app_trouble: Callable[[bool], None] = lambda on: None,
     ) -> None:
         settings = auditor.settings
         self._auditor = auditor
         self._clock = clock
+        self._passed = passed
         self._trouble = Trouble(upstream_trouble)
+        self._app_trouble = Trouble(app_trouble, "app")
+        self.addresses: dict[Listener, Address] = {}
+        """Where each listener listens, once it does."""
         upstreams = Upstreams(upstream, settings.upstreams, eu=sandbox_eu)
         emulated = frozenset(map(target_of, filter(None, (upstream, sandbox_eu)))) if sandbox else frozenset()
+        self._looks_into = Customerio(settings.upstreams)
         self._router = Router(
             upstreams,
             settings.max_audited_body,
@@ -71,45 +86,60 @@ class Door:
             auditor,
             sandbox=lambda host, path: sandbox and upstreams.target(upstreams.place(host, path)) in emulated,
             clock=clock,
+            wanted=audited,
             connected=connected,
             failed=failed,
         )
         self._running: contextlib.AsyncExitStack | None = None
 
+    def url(self, listener: Listener) -> str | None:
+        """Where a listener is, if there is one."""
+        address = self.addresses.get(listener)
+        return None if address is None else f"http://{address}"
+
     async def start(self) -> Address:
-        """Listen; the address with the real port. Raises OSError when it cannot."""
+        """Listen; the address of the outbound listener, with the real port. Raises OSError when one cannot."""
         settings = self._auditor.settings
         certificates = authority(settings)
         roots = None if settings.extra_ca is None else str(trusted(settings.extra_ca, certificates))
         wire.install()
         # It logs a failed start in its own words, and so would we.
         logging.getLogger("mitmproxy.addons.proxyserver").setLevel(logging.CRITICAL)
+        logging.getLogger("mitmproxy.proxy.server").setLevel(logging.ERROR)  # and each connection that fails
+        excuses: dict[str, Excuse] = {}
         connections = Connections(
             settings.timeouts,
-            self._router,
-            self._trouble,
-            unread=self._audit.unread,
+            excuses,
+            self._begin(excuses),
+            unread=self._unread,
             failed=self._audit.failed,
         )
+        inbound = [] if settings.app is None else [self._inbound(settings.app)]
+        explicit = [] if settings.explicit is None else [Explicit(self._looks_into)]
         options = Options()
         master = Master(options, event_loop=asyncio.get_running_loop())
         master.addons.add(
             core.Core(),
-            block.Block(),
-            disable_h2c.DisableH2C(),
+            Block(),
+            DisableH2C(),
             next_layer.NextLayer(),
             tlsconfig.TlsConfig(),
-            update_alt_svc.UpdateAltSvc(),
+            AltSvc(),
+            Distrust(certificates / "mitmproxy-ca-cert.pem"),
+            *inbound,
+            *explicit,
             self._audit,
             self._router,
             connections,
         )
         options.update(
-            mode=[f"outbound:{NOWHERE}@{settings.listen}"],
+            mode=[mode(listener, address) for listener, address in listening(settings).items()],
             confdir=str(certificates),
             connection_strategy="lazy",
             keep_host_header=True,
             http2=False,
+            websocket=False,
+            rawtcp=False,
             stream_large_bodies=str(max(settings.max_audited_body, READ_UP_TO)),
             tcp_timeout=int(max(IDLE_SECONDS, settings.timeouts.connect + settings.timeouts.response + 1)),
             ssl_verify_upstream_trusted_ca=roots,
@@ -118,19 +148,13 @@ class Door:
             stack.push_async_callback(ended, asyncio.create_task(master.run()))
             stack.callback(master.shutdown)
             await connections.ready.wait()
-            addresses = connections.listen_addrs()
-            if not addresses:
-                failed = next((server.last_exception for server in connections.servers), None)
-                raise OSError(
-                    f"cannot listen on {settings.listen}: {reason(failed)};"
-                    " give --listen another port, or 0 for a free one"
-                )
+            self.addresses = connections.addresses()
             stack.push_async_callback(connections.drain, settings.timeouts.drain)
             expiring = asyncio.create_task(self._expire())
             stack.push_async_callback(ended, expiring)
             stack.callback(expiring.cancel)
             self._running = stack.pop_all()
-        return Address(settings.listen.host, addresses[0][1])
+        return self.addresses["outbound"]
 
     async def stop(self) -> None:
         """Stop listening, let the requests in flight end, then stop for good."""
@@ -138,11 +162,82 @@ class Door:
         if running is not None:
             await running.aclose()
 
+    def _begin(self, excuses: dict[str, Excuse]) -> dict[Listener, Begin]:
+        """How an exchange begins at each listener."""
+        begin: Begin = partial(Stream, router=self._router, trouble=self._trouble, excuses=excuses)
+        app = self._auditor.settings.app or ""
+        return {
+            "outbound": begin,
+            "explicit": partial(
+                ExplicitStream,
+                router=self._router,
+                trouble=self._trouble,
+                excuses=excuses,
+                looks_into=self._looks_into,
+            ),
+            "inbound": partial(AppStream, app=app, trouble=self._app_trouble, excuses=excuses),
+        }
+
+    def _inbound(self, app: str) -> Inbound:
+        settings = self._auditor.settings
+
+        def reads(flow: http.HTTPFlow) -> bool:
+            headers = {name.lower(): value for name, value in flow.request.headers.fields}
+            return webhooks.looks_like(
+                flow.request.method, path_of(flow.request.data.path), headers, self._auditor.settings.webhooks.paths
+            )
+
+        return Inbound(target_of(app), settings.max_audited_body, reads=reads, passed=self._passed)
+
+    def _unread(self, client: Client) -> None:
+        """Count a request that could not be parsed."""
+        if listener_of(client) == "inbound":
+            self._passed("inbound")
+        else:
+            self._audit.unread(client)
+
     async def _expire(self) -> None:
         while True:
             await asyncio.sleep(1.0)
             await self._auditor.beat(self._clock())
             await self._auditor.expire(self._clock())
+
+
+def listening(settings: Settings) -> dict[Listener, Address]:
+    """Where to listen."""
+    wanted: dict[Listener, Address | None] = {
+        "outbound": settings.listen,
+        "inbound": settings.inbound,
+        "explicit": settings.explicit,
+    }
+    return {listener: address for listener, address in wanted.items() if address is not None}
+
+
+class Block(block.Block):
+    """mitmproxy refuses clients with a public address, as proxies for everybody are abused. An app has such clients."""
+
+    def client_connected(self, client: Client) -> None:
+        """Refuse a client."""
+        if listener_of(client) != "inbound":
+            super().client_connected(client)
+
+
+class DisableH2C(disable_h2c.DisableH2C):
+    """mitmproxy cannot read HTTP/2 in the clear, and takes away the offer of it; the app's side is not read."""
+
+    def request(self, flow: http.HTTPFlow) -> None:
+        """Take away an upgrade to it."""
+        if listener_of(flow.client_conn) != "inbound":
+            super().request(flow)
+
+
+class AltSvc(update_alt_svc.UpdateAltSvc):
+    """mitmproxy has a reverse proxy's clients come back to it; what the app says of itself stays."""
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """Replace the port of an `Alt-Svc`."""
+        if listener_of(flow.client_conn) == "outbound":
+            super().responseheaders(flow)
 
 
 def authority(settings: Settings) -> Path:
@@ -182,8 +277,3 @@ async def ended(task: asyncio.Task[None]) -> None:
     """Wait for a task that is about to end."""
     with contextlib.suppress(asyncio.CancelledError):
         await task
-
-
-def reason(error: Exception | None) -> str:
-    """Why a listener failed, in a few words."""
-    return os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else str(error or "not known")

@@ -14,10 +14,14 @@ LONGEST = 200
 
 
 class Trouble:
-    """Which upstreams cannot be reached now. `tell` hears when there is a first one, and when there is none left."""
+    """Which upstreams cannot be reached now. `tell` hears when there is a first one, and when there is none left.
 
-    def __init__(self, tell: Callable[[bool], None]) -> None:
+    `what` they are, for people.
+    """
+
+    def __init__(self, tell: Callable[[bool], None], what: str = "upstream") -> None:
         self._tell = tell
+        self._what = what
         self._unreachable: set[str] = set()
 
     @property
@@ -30,7 +34,8 @@ class Trouble:
         if upstream in self._unreachable:
             return
         self._unreachable.add(upstream)
-        log.warning("upstream %s cannot be reached: %s; requests are answered with 502", upstream, in_words(why))
+        why = in_words(why)
+        log.warning("%s %s cannot be reached: %s; requests are answered with 502", self._what, upstream, why)
         self._tell(True)
 
     def over(self, upstream: str) -> None:
@@ -38,7 +43,7 @@ class Trouble:
         if upstream not in self._unreachable:
             return
         self._unreachable.discard(upstream)
-        log.warning("upstream %s can be reached again", upstream)
+        log.warning("%s %s can be reached again", self._what, upstream)
         self._tell(self.on)
 
 
