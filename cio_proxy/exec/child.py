@@ -32,23 +32,31 @@ async def finished(command: Sequence[str], environment: Mapping[str, str]) -> in
     group of its own: signals go to all of it, and what is left of it at the end is ended too.
     """
     grouped = not in_foreground()
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command, env=dict(environment), process_group=0 if grouped else None
-        )
-    except FileNotFoundError as error:
-        raise NotStarted(f"{command[0]}: command not found", NOT_FOUND) from error
-    except OSError as error:
-        raise NotStarted(f"{command[0]}: {(error.strerror or 'cannot be run').lower()}", NOT_EXECUTABLE) from error
+    process: asyncio.subprocess.Process | None = None
+    early: list[signal.Signals] = []
 
     def forward(number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            if grouped:
+        if process is None:
+            early.append(number)
+        elif grouped:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
-            elif number not in BY_TERMINAL:
+        elif number not in BY_TERMINAL:
+            with contextlib.suppress(ProcessLookupError):
                 process.send_signal(number)
 
     with forwarding(forward):
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command, env=dict(environment), process_group=0 if grouped else None
+            )
+        except FileNotFoundError as error:
+            raise NotStarted(f"{command[0]}: command not found", NOT_FOUND) from error
+        except OSError as error:
+            reason = (error.strerror or "cannot be run").lower()
+            raise NotStarted(f"{command[0]}: {reason}", NOT_EXECUTABLE) from error
+        for number in early:
+            forward(number)
         code = await process.wait()
         if grouped:
             await ended(process.pid)
@@ -57,14 +65,15 @@ async def finished(command: Sequence[str], environment: Mapping[str, str]) -> in
 
 @contextlib.contextmanager
 def forwarding(forward: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Hand on the signals that we are sent."""
+    """Hand on the signals that we are sent; what we were started to ignore, the command ignores too."""
     loop = asyncio.get_running_loop()
-    for number in FORWARDED:
+    heard = [number for number in FORWARDED if signal.getsignal(number) != signal.SIG_IGN]
+    for number in heard:
         loop.add_signal_handler(number, forward, number)
     try:
         yield
     finally:
-        for number in FORWARDED:
+        for number in heard:
             loop.remove_signal_handler(number)
 
 
