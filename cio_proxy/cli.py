@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import secrets
 import signal
 import sys
 import time
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from cio_proxy.config import Loaded
     from cio_proxy.facts import Store
     from cio_proxy.people import Import
+    from cio_proxy.run import Proxy
 
 VERSION = version("cio-proxy")
 FOUND = 1
@@ -106,6 +108,31 @@ def run(config: str | None, **flags: Any) -> None:
     cio-proxy run --upstream live --inbound 127.0.0.1:8000 --app http://127.0.0.1:3000 --journal findings.jsonl
     """
     sys.exit(asyncio.run(_serve(lambda: _load(config, flags))))
+
+
+@main.command("exec", context_settings={"ignore_unknown_options": True})
+@shared_options
+@click.option(
+    "--fail-on",
+    type=click.Choice(["error", "warning", "info", "never"]),
+    default="error",
+    show_default=True,
+    help="Exit 1 from this severity on.",
+)
+@click.option("--min-calls", type=click.IntRange(0), default=0, metavar="N", help="Exit 3 where fewer calls were seen.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_(config: str | None, command: tuple[str, ...], fail_on: str, min_calls: int, **flags: Any) -> None:
+    """Run a command with its Customer.io traffic led through the proxy, and report what was found.
+
+    The program need not be changed: its environment leads Customer.io's own hosts to the proxy, on free ports, and all
+    else where it goes anyway. stdout is the command's own; the report goes to stderr. The command's own exit code is
+    kept where it is not 0.
+
+    \b
+    cio-proxy exec -- npm test
+    cio-proxy exec --fail-on warning --min-calls 1 -- pytest -q
+    """
+    sys.exit(asyncio.run(_execute(config, flags, command, None if fail_on == "never" else fail_on, min_calls)))
 
 
 @main.command()
@@ -301,12 +328,12 @@ def env(config: str | None, listen: str | None) -> None:
     cio-proxy env
     eval "$(cio-proxy env --listen 127.0.0.1:8081)"
     """
-    from cio_proxy.state import place
+    from cio_proxy.state import authority, place
 
     settings = _loaded(config, {"listen": listen}).settings
     url = f"http://{settings.listen}"
     click.echo(f"export CIO_PROXY_URL={url}")
-    authority = place(settings, os.environ) / "certificates" / "mitmproxy-ca-cert.pem"
+    certificate = authority(place(settings, os.environ))
     for line in (
         "Node (customerio-node):",
         f"  new TrackClient(site, key, {{url: '{url}/api/v1'}})",
@@ -318,7 +345,7 @@ def env(config: str | None, listen: str | None) -> None:
         "Python (customerio-cdp-analytics):",
         f"  Client(write_key, host='{url}')",
         "Over TLS, any SDK: the same port, and as the certificate authority to trust",
-        f"  {authority}",
+        f"  {certificate}",
     ):
         click.echo(f"# {line}")
 
@@ -624,7 +651,7 @@ def workspaces_like(config: str | None, start: str) -> list[str]:
         return []
 
 
-def _load(config: str | None, flags: dict[str, Any], baselined: bool = True) -> Loaded:
+def _load(config: str | None, flags: dict[str, Any], baselined: bool = True, **options: Any) -> Loaded:
     """The configuration of a command. Raises ConfigError."""
     from cio_proxy import rules
     from cio_proxy.config import load
@@ -632,7 +659,7 @@ def _load(config: str | None, flags: dict[str, Any], baselined: bool = True) -> 
     named = config or os.environ.get("CIO_PROXY_CONFIG")
     given = {_KEYS.get(name, name): value for name, value in flags.items() if value is not None}
     infos = [rule.info for rule in rules.RULES]
-    return load(Path(named) if named else None, os.environ, given, rules=infos, baselined=baselined)
+    return load(Path(named) if named else None, os.environ, given, rules=infos, baselined=baselined, **options)
 
 
 def _loaded(config: str | None, flags: dict[str, Any], baselined: bool = True) -> Loaded:
@@ -763,16 +790,7 @@ def _when(text: str) -> float:
 
 async def _serve(load: Callable[[], Loaded]) -> int:
     """Start everything, say so, wait for a signal, and stop in the order that loses nothing."""
-    from cio_proxy.config import ConfigError
-    from cio_proxy.run import Proxy
-
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="cio-proxy: %(message)s")
-    try:
-        proxy = Proxy(load, os.environ)
-    except ConfigError as error:
-        raise Refused(str(error)) from error
-    except (OSError, ValueError) as error:
-        raise Refused(f"state folder: {error}") from error
+    proxy = _proxy(load)
     try:
         ready = await proxy.start()
     except OSError as error:
@@ -787,6 +805,56 @@ async def _serve(load: Callable[[], Loaded]) -> int:
     for line in farewell(proxy.summary()):
         click.echo(f"cio-proxy: {line}", err=True)
     return 0
+
+
+async def _execute(
+    config: str | None, flags: dict[str, Any], command: Sequence[str], fail_on: Any, min_calls: int
+) -> int:
+    """Run a command behind the proxy, report, and give the exit code."""
+    from cio_proxy.config import SHIPPED
+    from cio_proxy.exec import NotStarted, execute
+    from cio_proxy.reports.text import report
+    from cio_proxy.sinks.kinds import Kinds
+
+    free = Address("127.0.0.1", 0)
+    defaults = replace(SHIPPED, listen=free, admin=free, explicit=free)
+    found = Kinds()
+    proxy = _proxy(lambda: _load(config, flags, defaults=defaults), shown=found, token=secrets.token_urlsafe(24))
+    try:
+        run = await execute(proxy, command, os.environ)
+    except NotStarted as error:
+        click.echo(f"cio-proxy: {error}", err=True)
+        return error.code
+    except OSError as error:
+        raise Refused(str(error)) from error
+    report(found.kinds, sys.stderr)
+    for line in farewell(run.summary):
+        click.echo(f"cio-proxy: {line}", err=True)
+    if not run.summary["calls"]:
+        click.echo(f"cio-proxy: {NO_CALL}", err=True)
+    if run.code:
+        return run.code
+    if run.summary["calls"] < min_calls:
+        click.echo(f"cio-proxy: fewer calls than --min-calls {min_calls}", err=True)
+        return NOTHING
+    return FOUND if fail_on and found.reaches(fail_on) else 0
+
+
+NO_CALL = "the command sent nothing to Customer.io that the proxy could see"
+
+
+def _proxy(load: Callable[[], Loaded], **parts: Any) -> Proxy:
+    """The proxy that is configured. Raises Refused."""
+    from cio_proxy.config import ConfigError
+    from cio_proxy.run import Proxy
+
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="cio-proxy: %(message)s")
+    try:
+        return Proxy(load, os.environ, **parts)
+    except ConfigError as error:
+        raise Refused(str(error)) from error
+    except (OSError, ValueError) as error:
+        raise Refused(f"state folder: {error}") from error
 
 
 def greeting(ready: dict[str, Any], settings: Settings) -> Iterator[str]:
@@ -808,7 +876,7 @@ def greeting(ready: dict[str, Any], settings: Settings) -> Iterator[str]:
         yield f"kinds of findings that the baseline {settings.baseline} accepts: {len(settings.baselined):,}"
 
 
-def farewell(summary: dict[str, Any]) -> Iterator[str]:
+def farewell(summary: Mapping[str, Any]) -> Iterator[str]:
     """What the run came to."""
     found = ", ".join(f"{count:,} {rule}" for rule, count in sorted(summary["by_rule"].items(), key=lambda e: -e[1]))
     taken = {"exempt": summary["exempt"], "in the baseline": summary["baselined"]}

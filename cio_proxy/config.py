@@ -36,7 +36,8 @@ from cio_proxy.model import (
 PREFIX: Final = "CIO_PROXY_"
 VARIABLES: Final = {"webhooks.signing_key": "CIO_PROXY_WEBHOOK_SIGNING_KEY"}
 """Names of variables that do not follow from their key."""
-NOT_SETTINGS: Final = frozenset({"CIO_PROXY_CONFIG", "CIO_PROXY_URL"})
+NOT_SETTINGS: Final = frozenset({"CIO_PROXY_CONFIG", "CIO_PROXY_URL", "CIO_PROXY_HOSTS"})
+SHIPPED: Final = Settings()
 REDIS: Final = ("redis", "rediss", "redis+cluster", "rediss+cluster", "unix")
 
 _TIME_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
@@ -429,6 +430,7 @@ def load(
     *,
     rules: Sequence[RuleInfo],
     baselined: bool = True,
+    defaults: Settings = SHIPPED,
 ) -> Loaded:
     """Settings from the file, overridden by `CIO_PROXY_*`, overridden by flags (dotted keys). Raises ConfigError.
 
@@ -443,7 +445,7 @@ def load(
             reading.dotted(key, value, f"--{key.partition('.')[0].replace('_', '-')}")
     if baselined:
         reading.read_baseline()
-    settings = reading.applied(Settings())
+    settings = reading.applied(defaults)
     return Loaded(settings, tuple(_warnings(settings, rules)))
 
 

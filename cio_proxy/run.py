@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from cio_proxy import selftest, state
@@ -19,7 +20,7 @@ from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.config import ConfigError, Loaded, expired, kept
 from cio_proxy.drivers import Auditor
 from cio_proxy.facts import Unusable, stores
-from cio_proxy.model import FactStore, Settings
+from cio_proxy.model import FactStore, Settings, Sink
 from cio_proxy.pacing import Pacing
 from cio_proxy.rules import RULES
 from cio_proxy.sandbox import Regions
@@ -41,10 +42,23 @@ OVERDUES: Final = 3
 
 
 class Proxy:
-    """The running proxy. `load` reads the configuration, now and at every reload."""
+    """The running proxy. `load` reads the configuration, now and at every reload.
 
-    def __init__(self, load: Callable[[], Loaded], environ: Mapping[str, str]) -> None:
+    `shown` takes the findings that are for people, in place of the console. `token` is that of the admin API; else it
+    is a new one, which the command line finds in the state folder.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Loaded],
+        environ: Mapping[str, str],
+        *,
+        shown: Sink | None = None,
+        token: str | None = None,
+    ) -> None:
         self._load = load
+        self._shown = shown
+        self._token = token
         loaded = load()
         self.folder = state.folder(loaded.settings, environ)
         self.settings = self._settled(loaded.settings)
@@ -73,7 +87,6 @@ class Proxy:
             dropped=lambda count: self.metrics.dropped("journal", count),
             degraded=lambda on: self.metrics.degraded("journal", on),
         )
-        self.console = Console(dropped=lambda count: self.metrics.dropped("console", count))
         self.coverage = Coverage()
         self._facts = settings.facts or FactStore("memory")
         try:
@@ -86,7 +99,7 @@ class Proxy:
         self.auditor = Auditor(
             self._engine(settings),
             self.store,
-            (self.metrics, self.coverage, self.journal, self.console),
+            (self.metrics, self.coverage, self.journal, self._shown or self._console()),
             pacing=self.pacing,
             watchdog=watchdog,
             error=self._part_error,
@@ -97,16 +110,25 @@ class Proxy:
             journal=self.journal,
             summary=self.summary,
             degraded=self.metrics.degraded_parts,
-            token=state.admin_token(self.folder),
+            token=self._token or state.admin_token(self.folder),
             rules=[info.id for info in self._infos],
             switches=SWITCHES,
             enforce=self.enforce,
             reset=self.reset,
         )
         self._stack.callback(self.journal.close)
-        self._stack.callback(self.console.close)
         self._stack.callback(watchdog.close)
         self._stack.push_async_callback(self.store.close)
+
+    def _console(self) -> Console:
+        console = Console(dropped=lambda count: self.metrics.dropped("console", count))
+        self._stack.callback(console.close)
+        return console
+
+    @property
+    def authority(self) -> Path:
+        """The certificate to trust where the proxy answers in Customer.io's place."""
+        return state.authority(self.folder)
 
     async def start(self) -> dict[str, Any]:
         """Test the rules, listen everywhere, and give the ready line. Raises OSError when something cannot listen."""

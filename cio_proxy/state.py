@@ -27,6 +27,11 @@ def folder(settings: Settings, environ: Mapping[str, str]) -> Path:
     return path
 
 
+def authority(folder: Path) -> Path:
+    """The certificate of the authority that signs ours; it is there once the proxy has been started."""
+    return folder / "certificates" / "mitmproxy-ca-cert.pem"
+
+
 def admin_token(folder: Path) -> str:
     """A new token for the admin API, in a file that only its owner may read. Raises OSError."""
     path = folder / "admin.token"

@@ -1,0 +1,242 @@
+"""`cio-proxy exec` as its user meets it: unchanged programs are audited, exit codes kept, nothing is left running."""
+
+import json
+import os
+import pty
+import select
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from .conftest import COMMAND, environment
+
+pytestmark = pytest.mark.once
+
+ROOT = Path(__file__).parents[1]
+TRACK = ROOT / ".venvs" / "sdk-track" / "bin" / "python"
+KEYS = "f82ad78f695bd32f9d99", "a13c95a0bc44d9f01e27"
+NODE = f"""
+    const connected = [];
+    const {{ connect }} = require("node:net").Socket.prototype;
+    require("node:net").Socket.prototype.connect = function (...args) {{
+      const options = Array.isArray(args[0]) ? args[0][0] : args[0];
+      connected.push(options.port);
+      return connect.apply(this, args);
+    }};
+    const {{ TrackClient }} = require({json.dumps(str(ROOT / "tests/sdks/node/node_modules/customerio-node"))});
+    new TrackClient({KEYS[0]!r}, {KEYS[1]!r})
+      .identify("42", {{ email: "ada@example.com", created_at: CREATED }})
+      .then(() => console.log(JSON.stringify([...new Set(connected)])));
+"""
+PYTHON = f"""
+    import json, sys
+    connected = set()
+    sys.addaudithook(lambda event, args: event == "socket.connect" and connected.add(str(args[1][1])))
+    from customerio import CustomerIO
+    CustomerIO({KEYS[0]!r}, {KEYS[1]!r}).identify(id="42", email="ada@example.com", created_at=CREATED)
+    print(json.dumps(sorted(connected)))
+"""
+GOOD, BAD = "1795547010", "1795547010000"
+
+
+def program(language: str, created: str) -> list[str]:
+    source = textwrap.dedent({"node": NODE, "python": PYTHON}[language]).replace("CREATED", created)
+    return ["node", "-e", source] if language == "node" else [str(TRACK), "-c", source]
+
+
+def executed(
+    folder: Path, *arguments: str, variables: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = [COMMAND, "exec", *arguments]
+    environ = environment(folder) | (variables or {})
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("language", ["node", "python"])
+def test_a_program_with_its_default_urls_is_audited_and_talks_to_nobody_else(language: str, tmp_path: Path) -> None:
+    done = executed(tmp_path, "--", *program(language, BAD))
+    assert done.returncode == 1, done.stderr
+    assert len(json.loads(done.stdout)) == 1
+    assert done.stderr.count("error millisecond-timestamp") == 1
+    assert "1 requests, 1 calls; findings: 1 millisecond-timestamp" in done.stderr
+
+
+@pytest.mark.parametrize("language", ["node", "python"])
+def test_without_a_finding_the_run_is_quiet_and_exits_0(language: str, tmp_path: Path) -> None:
+    done = executed(tmp_path, "--min-calls", "1", "--", *program(language, GOOD))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "cio-proxy: 1 requests, 1 calls; findings: none\n"
+
+
+def test_httpx_with_a_transport_of_its_own_is_audited(tmp_path: Path) -> None:
+    source = """
+        import asyncio, httpx
+        url, keys = "https://track.customer.io/api/v1/customers/42", %r
+        with httpx.Client(transport=httpx.HTTPTransport()) as client:
+            print(client.put(url, auth=keys, json={"created_at": 1795547010000}).status_code)
+        async def put():
+            async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport()) as client:
+                print((await client.put(url, auth=keys, json={"created_at": 1795547010000})).status_code)
+        asyncio.run(put())
+    """
+    done = executed(tmp_path, "--", sys.executable, "-c", textwrap.dedent(source % (KEYS,)))
+    assert done.stdout == "200\n200\n", done.stderr
+    assert "findings: 2 millisecond-timestamp" in done.stderr
+
+
+def test_nodes_own_https_is_audited(tmp_path: Path) -> None:
+    source = """
+        const { get, request } = require("node:https");
+        const options = { host: "track.customer.io", path: "/api/v1/customers/42", method: "PUT", auth: "%s:%s" };
+        const sent = request(options, (answer) => {
+          console.log(answer.resume().statusCode);
+          get("https://track.customer.io/api/v1/accounts/region", (answer) => console.log(answer.resume().statusCode));
+        });
+        sent.end('{"created_at": 1795547010000}');
+    """
+    done = executed(tmp_path, "--", "node", "-e", source % KEYS)
+    assert done.stdout.split() == ["200", "401"], done.stderr
+    assert "findings: 1 millisecond-timestamp" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "code"),
+    [
+        ("exit 7", (), 7),
+        ("exit 0", (), 0),
+        ("exit 0", ("--min-calls", "1"), 3),
+        ("exit 7", ("--min-calls", "1"), 7),
+        ("kill -9 $$", (), 137),
+    ],
+)
+def test_the_commands_own_exit_code_is_kept(script: str, options: tuple[str, ...], code: int, tmp_path: Path) -> None:
+    done = executed(tmp_path, *options, "--", "sh", "-c", script)
+    assert done.returncode == code
+    assert "sent nothing to Customer.io" in done.stderr
+
+
+def test_a_failing_suite_keeps_its_code_and_is_reported_all_the_same(tmp_path: Path) -> None:
+    node = program("node", BAD)
+    done = executed(tmp_path, "--", "sh", "-c", '"$@" && exit 5', "sh", *node)
+    assert done.returncode == 5
+    assert "error millisecond-timestamp" in done.stderr
+
+
+@pytest.mark.parametrize(("fail_on", "code"), [("error", 0), ("warning", 1), ("never", 0)])
+def test_fail_on_says_from_which_severity_a_run_fails(fail_on: str, code: int, tmp_path: Path) -> None:
+    url = "https://track.customer.io/api/v1/customers/42"
+    script = f'curl -s -u {":".join(KEYS)} -X PUT -d \'{{"cio_id": "x"}}\' {url}'  # reserved-name: a warning
+    done = executed(tmp_path, "--fail-on", fail_on, "--", "sh", "-c", script)
+    assert "warning reserved-name" in done.stderr, done.stderr
+    assert done.returncode == code
+
+
+@pytest.mark.parametrize(("command", "code"), [("no-such-command", 127), ("/", 126)])
+def test_a_command_that_cannot_be_run_is_one_line(command: str, code: int, tmp_path: Path) -> None:
+    done = executed(tmp_path, "--", command)
+    assert done.returncode == code
+    assert done.stderr.startswith(f"cio-proxy: {command}: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_its_user_set_up_for_node_and_python_still_holds(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os\nif 'CIO_PROXY_HOSTS' in os.environ: print('mine')")
+    (tmp_path / "mine.cjs").write_text("console.log('mine')")
+    variables = {
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH")))),
+        "NODE_OPTIONS": f"--require {tmp_path / 'mine.cjs'}",
+        "NO_PROXY": "*.customer.io,intranet",
+    }
+    script = f'{sys.executable} -c pass; node -e 0; echo "$NO_PROXY"'
+    done = executed(tmp_path, "--", "sh", "-c", script, variables=variables)
+    assert done.stdout == "mine\nmine\nintranet,localhost,127.0.0.1,::1\n", done.stderr
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def gone(pids: list[int]) -> bool:
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        if not any(map(alive, pids)):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+WAITING = "sleep 300 & echo $$ $! ; wait"
+
+
+UNIGNORED = """
+import os, signal, sys
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+"""What started the tests may ignore signals, and so would all that they start."""
+IN_FOREGROUND = "import fcntl, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\n" + UNIGNORED
+
+
+def started(folder: Path, *command: str) -> tuple[subprocess.Popen[str], list[int]]:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    execution = [sys.executable, "-c", UNIGNORED, COMMAND, "exec", "--", *command]
+    process = subprocess.Popen(execution, env=environment(folder), **pipes)
+    assert process.stdout is not None
+    return process, [int(pid) for pid in process.stdout.readline().split()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_reaches_the_command_and_nothing_is_left_running(number: signal.Signals, tmp_path: Path) -> None:
+    process, pids = started(tmp_path, "sh", "-c", WAITING)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + number, err
+    assert gone(pids)
+
+
+def test_what_a_command_leaves_behind_is_ended(tmp_path: Path) -> None:
+    process, pids = started(tmp_path, "sh", "-c", "trap '' TERM; sleep 300 & echo $!; exit 0")
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert gone(pids)
+
+
+def test_ctrl_c_on_a_terminal_leaves_no_process_and_no_port(tmp_path: Path) -> None:
+    terminal, other = pty.openpty()
+    command = [COMMAND, "exec", "--", "sh", "-c", f'echo "$CIO_PROXY_URL" "$HTTPS_PROXY"; {WAITING}']
+    process = subprocess.Popen(
+        [sys.executable, "-c", IN_FOREGROUND, *command],
+        stdin=other,
+        stdout=other,
+        stderr=other,
+        env=environment(tmp_path),
+        start_new_session=True,
+    )
+    os.close(other)
+    shown = ""
+    until = time.monotonic() + 60
+    while shown.count("\n") < 2 and time.monotonic() < until:
+        if select.select([terminal], [], [], 1)[0]:
+            shown += os.read(terminal, 65536).decode()
+    urls, pids = (line.split() for line in shown.splitlines()[:2])
+    os.write(terminal, b"\x03")
+    assert process.wait(30) == 130
+    os.close(terminal)
+    assert gone([int(pid) for pid in pids])
+    for url in urls:
+        address = urlsplit(url)
+        with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
+            probe.connect((address.hostname, address.port))
