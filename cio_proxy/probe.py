@@ -1,9 +1,9 @@
 """The latency probe: a small experiment that tells whether an app's own users wait for Customer.io.
 
-A call to Customer.io that is sent while the app is busy with a request of its own is picked by chance, and its answer is
-held back by a known delay. Where the app waits for the answer, its own answer follows the late one; where it does not,
-nothing moves. The calls that are not picked are the control: for them the same moment is looked at, without a delay.
-Chance alone decides who is held, so whatever else is slow cannot pass for waiting.
+A call to Customer.io that is sent while the app is busy with a request of its own may be picked by chance, and then its
+answer is held back by a known delay. Where the app waits for the answer, its own answer follows the late one; where it
+does not, nothing moves. The calls that are not picked are the control: for them the same moment is looked at, without
+a delay. Chance alone decides who is held, so whatever else is slow cannot pass for waiting.
 
 Without I/O, and without a clock: times are Unix seconds of the exchanges. What is kept is bounded.
 """
@@ -18,8 +18,8 @@ from typing import Final
 from cio_proxy.model import ProbeSettings, Waits
 
 FIRST_LOOK: Final = 20
-"""So many held calls are the least to judge by. Then they are looked at each time they have doubled: looking after every
-one would find a difference in pure chance sooner or later."""
+"""So many held calls are the least to judge by. Then they are looked at each time they have doubled: looking after
+every one would find a difference in pure chance sooner or later."""
 OPEN: Final = 1_000
 """How many requests of the app's may be open; of more, the oldest is given up."""
 WAITING: Final = 1_000
@@ -45,7 +45,7 @@ class _Call:
     held: bool
     traced: bool
     requests: tuple[_Request, ...]
-    answered: float | None = None
+    answered: float = 0.0
     ends: list[tuple[str, float]] = field(default_factory=list)
     """The routes of the app's answers since this call was sent, and when they came."""
 
@@ -114,7 +114,6 @@ class Probe:
         """Count the calls whose moment has passed."""
         while self._answered:
             call = next(iter(self._answered.values()))
-            assert call.answered is not None
             if now <= call.answered + self._delay + self._window:
                 return
             self._answered.popitem(last=False)
