@@ -172,6 +172,29 @@ class Exchange(Made):
         return None if value is None else value.decode("latin-1")
 
 
+class Waits(NamedTuple):
+    """How the app's own answers on one route followed those that a kind of call got, as the latency probe saw it.
+
+    The probe picks a few calls by chance and gives them their answer `delay` seconds late; the others are the control.
+    A call counts as followed when the app answered a request of this route that was open at the time within `delay`/2
+    of the moment at which the call's answer was late, or would have been.
+    """
+
+    route: str
+    """Method and path template of the app's own request, such as `POST /orders/{}`."""
+    call: str
+    """The kind of the calls, and their name if they have one."""
+    traced: bool
+    """Whether request and call are told to belong together by a trace, rather than by time alone."""
+    delay: float
+    held: int = 0
+    held_followed: int = 0
+    free: int = 0
+    free_followed: int = 0
+    nested: int = 0
+    """How many of the free calls got their answer shortly before the app gave its own."""
+
+
 OutcomeKind = Literal["accepted", "refused", "unknown"]
 
 
@@ -190,6 +213,8 @@ class Outcome(NamedTuple):
     """The `Location` of a redirect to the other region's host, whether it was followed here or passed on."""
     closed: bool = False
     """Whether the answer ended the client's connection, although the request did not ask for that."""
+    waits: tuple[Waits, ...] = ()
+    """What the latency probe has come to know by this answer of the app's."""
 
     def of(self, call: Call) -> OutcomeKind:
         """The outcome of one call of the exchange."""
@@ -1183,6 +1208,17 @@ class FactStore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeSettings:
+    """The latency probe: which share of answers to hold back, for how many seconds, and before which upstreams."""
+
+    share: float = 0.0
+    """0 is off."""
+    delay: float = 0.4
+    upstreams: tuple[str, ...] = ("sandbox",)
+    """What `upstream` may be while the probe is on: elsewhere it would slow down what people wait for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything that can be configured, with the shipped defaults."""
 
@@ -1220,6 +1256,7 @@ class Settings:
     webhooks: WebhookSettings = WebhookSettings()
     journal: JournalSettings = JournalSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
+    probe: ProbeSettings = ProbeSettings()
     rules: Mapping[str, RuleSettings] = NOTHING
     workspaces: Mapping[str, WorkspaceSettings] = NOTHING
     exemptions: tuple[Exemption, ...] = ()
