@@ -1,7 +1,7 @@
 # Every target sets up what it needs first; nothing else has to be done by hand.
 PY := .venvs/newest/bin/python
 
-.PHONY: setup check test mutation bench bench-known demo run wheel docs
+.PHONY: setup check test mutation bench bench-inbound bench-known demo run wheel docs
 
 setup:
 	@scripts/setup.sh
@@ -23,6 +23,11 @@ test: check
 bench: setup
 	$(PY) bench/engine.py
 	$(PY) bench/proxy.py
+	$(PY) bench/inbound.py
+
+# The inbound listener alone, beside a bare mitmdump in front of the same app.
+bench-inbound: setup
+	$(PY) bench/inbound.py
 
 # What a request costs and how much memory is used when a million people are known: half an hour. `KNOWN="100000 redis"`.
 bench-known: setup

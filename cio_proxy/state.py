@@ -11,6 +11,10 @@ from pathlib import Path
 from cio_proxy.model import Settings
 
 KEY_BYTES = 32
+AUTHORITY = "mitmproxy-ca-cert.pem"
+"""The certificate of the proxy's own authority, in the folder `certificates`."""
+BUNDLE = "ca-bundle.pem"
+"""The machine's authorities and the proxy's own, in the same folder."""
 
 
 def folder(settings: Settings, environ: Mapping[str, str]) -> Path:
@@ -45,14 +49,23 @@ def hash_key(folder: Path, file: str | None = None) -> bytes:
     return key
 
 
+EXPOSED = 0o037
+"""Modes of a secret's file that somebody else may read, or its group change."""
+
+
+def exposed(path: Path) -> str:
+    """What is wrong with such a file, and what to do."""
+    return f"may be read by others, or changed by its group: chmod 600 {path}"
+
+
 def _given_key(path: Path) -> bytes:
     """A key of raw bytes or hexadecimal digits. Its group may read it, as that of a pod may its secrets."""
     try:
         mode, content = path.stat().st_mode, path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
-    if mode & 0o037:
-        raise ValueError(f"{path} may be read by others, or changed by its group: chmod 600 {path}")
+    if mode & EXPOSED:
+        raise ValueError(f"{path} {exposed(path)}")
     if len(content) == KEY_BYTES:
         return content
     with contextlib.suppress(ValueError):

@@ -22,6 +22,7 @@ from cio_proxy.model import (
     RuleInfo,
     RuleSettings,
     Settings,
+    TlsSettings,
     TrackingPlan,
     UpstreamProxy,
     UpstreamSettings,
@@ -98,6 +99,7 @@ admin: localhost:9000
 inbound: 0.0.0.0:8000
 app: http://127.0.0.1:3000/
 explicit: 127.0.0.1:8888
+tls: {{certificate: tls.crt, key: tls.key}}
 upstream: https://customerio.internal:8443/
 upstreams: {{track: "http://a:1", track_eu: "http://b:1/", pipelines: "http://c:1", pipelines_eu: "http://d:1",
              app: "http://e:1", app_eu: "https://f"}}
@@ -133,6 +135,7 @@ workspaces:
         inbound=Address("0.0.0.0", 8000),
         app="http://127.0.0.1:3000",
         explicit=Address("127.0.0.1", 8888),
+        tls=TlsSettings(certificate="tls.crt", key="tls.key"),
         upstream="https://customerio.internal:8443",
         upstreams=UpstreamSettings(
             track="http://a:1",
@@ -266,7 +269,9 @@ def test_every_option_but_clients_has_a_variable(option: Any) -> None:
         "/dev/null",
     )
     name = "CIO_PROXY_" + option.key.upper().replace(".", "_")
-    refused = f"{name}: (not .*|write true or false)|baseline .*: no(t a directory| such file); .*|(app|inbound): .*"
+    refused = (
+        f"{name}: (not .*|write true or false)|baseline .*: no(t a directory| such file); .*|(app|inbound|tls.key): .*"
+    )
     changed = []
     for value in samples:
         try:
@@ -274,7 +279,7 @@ def test_every_option_but_clients_has_a_variable(option: Any) -> None:
         except ConfigError as error:
             message = str(error)
             assert re.fullmatch(refused, message)
-    assert any(changed) or option.key in ("facts", "plan", "inbound", "app")
+    assert any(changed) or option.key in ("facts", "plan", "inbound", "app", "tls.key")
 
 
 def test_variables_that_are_no_settings_are_left_alone() -> None:
@@ -570,10 +575,11 @@ def test_a_proxys_password_is_never_shown() -> None:
     ("content", "told"),
     [
         ("inbound: 127.0.0.1:8000\n", "inbound: there is no app behind it; give --app (or `app:`) the app's URL"),
+        ("tls: {key: a.pem}\n", "tls.key: there is no certificate to it; name its file in tls.certificate"),
         ("app: http://127.0.0.1:3000\n", "app: nothing leads to it; give --inbound (or `inbound:`) the address"),
     ],
 )
-def test_the_inbound_listener_and_the_app_need_each_other(content: str, told: str) -> None:
+def test_what_is_half_configured_is_told_of(content: str, told: str) -> None:
     (line,) = mistakes(content)
     assert line.startswith(told)
 
