@@ -78,11 +78,16 @@ def added(connections: int, results: dict[str, list[Round]]) -> float:
     """Print the medians; the latency that cio-proxy adds, as a multiple of what mitmdump adds."""
     for name, rounds in results.items():
         p50, p99 = (statistics.median(each) for each in ([r.p50_ms for r in rounds], [r.p99_ms for r in rounds]))
-        print(f"{connections} connections  {name:<10} p50 {p50:6.2f} ms  p99 {p99:6.2f} ms")
+        used = statistics.median(r.cpu_us for r in rounds)
+        print(f"{connections} connections  {name:<10} p50 {p50:6.2f} ms  p99 {p99:6.2f} ms  CPU {used:6.0f} us/request")
     trios = list(zip(results["no proxy"], results["mitmdump"], results["cio-proxy"], strict=True))
     p50 = statistics.median((ours.p50_ms - none.p50_ms) / (bare.p50_ms - none.p50_ms) for none, bare, ours in trios)
     p99 = statistics.median((ours.p99_ms - none.p99_ms) / (bare.p99_ms - none.p99_ms) for none, bare, ours in trios)
-    print(f"{connections} connections  cio-proxy adds {p50:.2f} times mitmdump's at the median, {p99:.2f} times at p99")
+    used = statistics.median(ours.cpu_us / bare.cpu_us for _, bare, ours in trios)
+    print(
+        f"{connections} connections  cio-proxy adds {p50:.2f} times mitmdump's at the median, {p99:.2f} times at p99,"
+        f" with {used:.2f} times its CPU"
+    )
     return max(p50, p99)
 
 
