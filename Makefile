@@ -4,7 +4,7 @@ PY := .venvs/newest/bin/python
 # A suite starts a hundred processes: without bytecode on disk each compiles the whole package, and pytest all tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup check test mutation bench bench-known demo run wheel docs
+.PHONY: setup check test mutation bench bench-inbound bench-known demo run wheel docs
 
 setup:
 	@scripts/setup.sh
@@ -26,6 +26,11 @@ test: check
 bench: setup
 	$(PY) bench/engine.py
 	$(PY) bench/proxy.py
+	$(PY) bench/inbound.py
+
+# The inbound listener alone, beside a bare mitmdump in front of the same app.
+bench-inbound: setup
+	$(PY) bench/inbound.py
 
 # What a request costs and how much memory is used when a million people are known: half an hour. `KNOWN="100000 redis"`.
 bench-known: setup

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import secrets
+import shlex
 import signal
 import sys
 import time
@@ -76,6 +77,8 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
         (
             click.option("--config", metavar="FILE", help="Configuration file (YAML)."),
             click.option("--listen", metavar="HOST:PORT", help="Where the app sends its Customer.io traffic."),
+            click.option("--tls-certificate", metavar="FILE", help="What --listen shows for itself (PEM)."),
+            click.option("--tls-key", metavar="FILE", help="Its key, if it is not in the same file."),
             click.option("--inbound", metavar="HOST:PORT", help="Where the app's own clients come in; with --app."),
             click.option("--app", metavar="URL", help="The app behind it."),
             click.option("--explicit", metavar="HOST:PORT", help="An HTTP proxy for the app (HTTPS_PROXY)."),
@@ -321,19 +324,35 @@ def config_show(config: str | None, **flags: Any) -> None:
 @main.command()
 @click.option("--config", metavar="FILE", help="Configuration file (YAML).")
 @click.option("--listen", metavar="HOST:PORT", help="Where the app sends its Customer.io traffic.")
-def env(config: str | None, listen: str | None) -> None:
+@click.option(
+    "--explicit",
+    is_flag=False,
+    flag_value="",
+    metavar="[HOST:PORT]",
+    help="Also what leads to the HTTP proxy for the app, there or where it is configured.",
+)
+def env(config: str | None, listen: str | None, explicit: str | None) -> None:
     """Print how to point each SDK at the proxy, and the variables to export.
+
+    With --explicit no SDK needs to be told anything: the variables lead to the HTTP proxy, and make clients trust its
+    certificates beside the usual ones.
 
     \b
     cio-proxy env
-    eval "$(cio-proxy env --listen 127.0.0.1:8081)"
+    eval "$(cio-proxy env --explicit 127.0.0.1:8888)"
     """
-    from cio_proxy.state import authority, place
+    from cio_proxy import state
 
-    settings = _loaded(config, {"listen": listen}).settings
+    settings = _loaded(config, {"listen": listen, "explicit": explicit or None}).settings
+    if explicit is not None and settings.explicit is None:
+        raise Refused("--explicit: no HTTP proxy is configured; give its address, such as --explicit 127.0.0.1:8888")
     url = f"http://{settings.listen}"
     click.echo(f"export CIO_PROXY_URL={url}")
-    certificate = authority(place(settings, os.environ))
+    folder = state.place(settings, os.environ)
+    certificate = state.authority(folder)
+    if explicit is not None:
+        for line in proxied(f"http://{settings.explicit}", str(certificate), str(state.bundle(folder))):
+            click.echo(line)
     for line in (
         "Node (customerio-node):",
         f"  new TrackClient(site, key, {{url: '{url}/api/v1'}})",
@@ -348,6 +367,25 @@ def env(config: str | None, listen: str | None) -> None:
         f"  {certificate}",
     ):
         click.echo(f"# {line}")
+
+
+def proxied(url: str, authority: str, bundle: str) -> Iterator[str]:
+    """What a shell exports to lead clients through an HTTP proxy, and to have them trust its certificates."""
+    for about, value, *names in (
+        (
+            "Most clients heed it: Python's requests and httpx, Go, Ruby, curl",
+            url,
+            "HTTPS_PROXY",
+            "https_proxy",
+        ),
+        ("Node heeds it from version 24 on, and only with this", "1", "NODE_USE_ENV_PROXY"),
+        ("Node trusts this beside its own authorities", authority, "NODE_EXTRA_CA_CERTS"),
+        ("OpenSSL (Ruby, PHP, Python's ssl and httpx) and Go, for all that they trust", bundle, "SSL_CERT_FILE"),
+        ("Python's requests, so also customerio and customerio-cdp-analytics", bundle, "REQUESTS_CA_BUNDLE"),
+        ("curl", bundle, "CURL_CA_BUNDLE"),
+    ):
+        yield f"# {about}:"
+        yield from (f"export {name}={shlex.quote(value)}" for name in names)
 
 
 @main.command()
@@ -672,7 +710,7 @@ def _loaded(config: str | None, flags: dict[str, Any], baselined: bool = True) -
         raise Refused(str(error)) from error
 
 
-_KEYS = {"journal": "journal.path"}
+_KEYS = {"journal": "journal.path", "tls_certificate": "tls.certificate", "tls_key": "tls.key"}
 
 
 def _remembered(flags: dict[str, Any], reads: bool = False) -> tuple[Settings, Seal]:

@@ -62,6 +62,7 @@ APP_MISSING: Final = (
 INBOUND_MISSING: Final = (
     "app: nothing leads to it; give --inbound (or `inbound:`) the address where its clients come in"
 )
+CERTIFICATE_MISSING: Final = "tls.key: there is no certificate to it; name its file in tls.certificate"
 HASH_KEY_MISSING: Final = (
     "replicas that share a Redis need one hash key: make it with `(umask 077; head -c 32 /dev/urandom > hash.key)`, and"
     " name the file in hash_key_file"
@@ -313,6 +314,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("inbound", "inbound", address, "where the app's own clients come in", restart=True),
     Option("app", "app", url, "the URL of the app behind the inbound listener", restart=True),
     Option("explicit", "explicit", address, "an HTTP proxy for the app, as in HTTPS_PROXY", restart=True),
+    Option("tls.certificate", "tls.certificate", text, "the outbound listener's own certificate", restart=True),
+    Option("tls.key", "tls.key", text, "the file of its key, if that is another", restart=True),
     Option("upstream", "upstream", upstream, "sandbox, live, live-eu, or a URL", restart=True),
     Option("upstreams.track", "upstreams.track", url, "the Track API's URL, before what upstream says", restart=True),
     Option("upstreams.track_eu", "upstreams.track_eu", url, "the same in the EU", restart=True),
@@ -567,6 +570,8 @@ class _Reading:
                     workspaces[id] = replace(workspaces.get(id, WorkspaceSettings()), **{name: value})
         if settings.facts is not None and settings.facts.kind == "redis" and settings.hash_key_file is None:
             raise ConfigError(f"facts: {HASH_KEY_MISSING}")
+        if settings.tls.key is not None and settings.tls.certificate is None:
+            raise ConfigError(CERTIFICATE_MISSING)
         if (settings.inbound is None) is not (settings.app is None):
             raise ConfigError(APP_MISSING if settings.app is None else INBOUND_MISSING)
         return replace(

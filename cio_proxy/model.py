@@ -1168,6 +1168,14 @@ class TimeoutSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSettings:
+    """The files, in PEM form, of what the outbound listener shows for itself. Without `key` one file holds both."""
+
+    certificate: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamSettings:
     """URLs that take the place of single Customer.io hosts."""
 
@@ -1227,6 +1235,7 @@ class Settings:
     """Where the app's own clients come in; it needs `app`."""
     app: str | None = None
     """The URL of the app behind the inbound listener."""
+    tls: TlsSettings = TlsSettings()
     explicit: Address | None = None
     """Where the app finds an HTTP proxy, as in `HTTPS_PROXY`."""
     admin: Address = Address("127.0.0.1", 9180)

@@ -12,6 +12,11 @@ from pathlib import Path
 from cio_proxy.model import Settings
 
 KEY_BYTES = 32
+CERTIFICATES = "certificates"
+AUTHORITY = "mitmproxy-ca-cert.pem"
+"""The certificate of the proxy's own authority, in the folder of certificates."""
+BUNDLE = "ca-bundle.pem"
+"""The machine's authorities and the proxy's own, in the same folder."""
 
 
 def place(settings: Settings, environ: Mapping[str, str]) -> Path:
@@ -29,7 +34,12 @@ def folder(settings: Settings, environ: Mapping[str, str]) -> Path:
 
 def authority(folder: Path) -> Path:
     """The certificate of the authority that signs ours; it is there once the proxy has been started."""
-    return folder / "certificates" / "mitmproxy-ca-cert.pem"
+    return folder / CERTIFICATES / AUTHORITY
+
+
+def bundle(folder: Path) -> Path:
+    """The machine's authorities and ours; it is there once the proxy has been started."""
+    return folder / CERTIFICATES / BUNDLE
 
 
 def admin_token(folder: Path) -> str:
@@ -56,6 +66,15 @@ def hash_key(folder: Path, file: str | None = None) -> bytes:
     return key
 
 
+EXPOSED = 0o037
+"""Modes of a secret's file that somebody else may read, or its group change."""
+
+
+def exposed(path: Path) -> str:
+    """What is wrong with such a file, and what to do."""
+    return f"may be read by others, or changed by its group: chmod 600 {path}"
+
+
 def authorities(path: Path) -> bytes:
     """The certificate authorities of a file, in PEM form. Raises ValueError where there are none to be read."""
     try:
@@ -76,8 +95,8 @@ def secret(path: Path) -> bytes:
         mode, content = path.stat().st_mode, path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
-    if mode & 0o037:
-        raise ValueError(f"{path} may be read by others, or changed by its group: chmod 600 {path}")
+    if mode & EXPOSED:
+        raise ValueError(f"{path} {exposed(path)}")
     return content
 
 

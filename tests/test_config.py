@@ -35,6 +35,7 @@ from cio_proxy.model import (
     RuleSettings,
     Settings,
     SigningKeys,
+    TlsSettings,
     TrackingPlan,
     UpstreamProxy,
     UpstreamSettings,
@@ -112,6 +113,7 @@ admin: localhost:9000
 inbound: 0.0.0.0:8000
 app: http://127.0.0.1:3000/
 explicit: 127.0.0.1:8888
+tls: {{certificate: tls.crt, key: tls.key}}
 upstream: https://customerio.internal:8443/
 upstreams: {{track: "http://a:1", track_eu: "http://b:1/", pipelines: "http://c:1", pipelines_eu: "http://d:1",
              app: "http://e:1", app_eu: "https://f"}}
@@ -147,6 +149,7 @@ workspaces:
         inbound=Address("0.0.0.0", 8000),
         app="http://127.0.0.1:3000",
         explicit=Address("127.0.0.1", 8888),
+        tls=TlsSettings(certificate="tls.crt", key="tls.key"),
         upstream="https://customerio.internal:8443",
         upstreams=UpstreamSettings(
             track="http://a:1",
@@ -281,7 +284,7 @@ def test_every_option_but_clients_has_a_variable(option: Any) -> None:
     )
     name = variable(option)
     refused = f"{name}: (not .*|write true or false|.*no such file.*|/dev/null may .*)"
-    refused += "|baseline .*: (no such file|not a directory); .*|(app|inbound): .*"
+    refused += "|baseline .*: (no such file|not a directory); .*|(app|inbound|tls.key): .*"
     changed = []
     for value in samples:
         try:
@@ -289,7 +292,8 @@ def test_every_option_but_clients_has_a_variable(option: Any) -> None:
         except ConfigError as error:
             message = str(error)
             assert re.fullmatch(refused, message)
-    assert any(changed) or option.key in ("facts", "plan", "webhooks.signing_key_file", "inbound", "app")
+    needs_more = ("facts", "plan", "webhooks.signing_key_file", "inbound", "app", "tls.key")
+    assert any(changed) or option.key in needs_more
 
 
 def test_variables_that_are_no_settings_are_left_alone() -> None:
@@ -586,10 +590,11 @@ def test_a_proxys_password_is_never_shown() -> None:
     ("content", "told"),
     [
         ("inbound: 127.0.0.1:8000\n", "inbound: there is no app behind it; give --app (or `app:`) the app's URL"),
+        ("tls: {key: a.pem}\n", "tls.key: there is no certificate to it; name its file in tls.certificate"),
         ("app: http://127.0.0.1:3000\n", "app: nothing leads to it; give --inbound (or `inbound:`) the address"),
     ],
 )
-def test_the_inbound_listener_and_the_app_need_each_other(content: str, told: str) -> None:
+def test_what_is_half_configured_is_told_of(content: str, told: str) -> None:
     (line,) = mistakes(content)
     assert line.startswith(told)
 

@@ -211,6 +211,27 @@ def test_env_gives_the_shell_the_address_of_the_configured_listener(tmp_path: Pa
     assert shell.stdout == "http://127.0.0.1:8099"
 
 
+def test_env_leads_a_shell_through_the_explicit_proxy_when_asked(tmp_path: Path) -> None:
+    config = tmp_path / "cio-proxy.yaml"
+    config.write_text("explicit: 127.0.0.1:8877\n")
+    names = "HTTPS_PROXY NODE_EXTRA_CA_CERTS SSL_CERT_FILE REQUESTS_CA_BUNDLE NODE_USE_ENV_PROXY"
+    printed = f'printf "%s\\n" {" ".join(f"${name}" for name in names.split())}'
+
+    def exported(*options: str) -> list[str]:
+        script = f"unset {names}\n{command(tmp_path, 'env', *options).stdout}\n{printed}"
+        return subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout.split()
+
+    certificates = tmp_path / "cio-proxy" / "certificates"
+    bundle = str(certificates / "ca-bundle.pem")
+    trust = [str(certificates / "mitmproxy-ca-cert.pem"), bundle, bundle, "1"]
+    assert exported("--config", str(config), "--explicit") == ["http://127.0.0.1:8877", *trust]
+    assert exported("--explicit", "127.0.0.1:8866") == ["http://127.0.0.1:8866", *trust]
+    assert exported("--config", str(config)) == []
+    refused = command(tmp_path, "env", "--explicit")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("--explicit: no HTTP proxy is configured")
+
+
 def test_what_config_show_prints_is_the_same_configuration(tmp_path: Path) -> None:
     config, again = tmp_path / "cio-proxy.yaml", tmp_path / "again.yaml"
     config.write_text(

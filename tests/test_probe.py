@@ -96,7 +96,7 @@ def test_a_route_that_does_not_wait_is_never_accused(takes: Route, every: float,
 @pytest.mark.parametrize("traced", [True, False])
 def test_two_routes_at_once_are_told_apart(traced: bool) -> None:
     for seed in range(2):
-        routes = {"POST /orders": awaits, "GET /offers": forgets}
+        routes: dict[str, Route] = {"POST /orders": awaits, "GET /offers": forgets}
         found = simulated(seed, routes, requests=4_000, every=0.05, traced=traced)
         assert difference(found["POST /orders"]) >= 0.2
         assert "GET /offers" not in found or difference(found["GET /offers"]) < 0.2
@@ -138,7 +138,7 @@ def test_what_is_kept_is_bounded() -> None:
 
 def test_looks_are_rare() -> None:
     probe = Probe(ProbeSettings(share=1.0, delay=0.4))
-    looks = []
+    looks: list[Waits] = []
     for number in range(1_000):
         probe.arrived(str(number), "GET /", frozenset())
         probe.called(f"{number:016x}", "event", frozenset())

@@ -222,6 +222,28 @@ async def test_expect_is_answered_and_the_body_follows(open_door: OpenDoor) -> N
     assert app.received == [get("/u", b"Content-Length: 3", method="PUT") + b"abc"]
 
 
+@pytest.mark.parametrize("at_once", [True, False], ids=["in one packet", "byte by byte"])
+async def test_interim_answers_go_on_before_the_last_one(at_once: bool, open_door: OpenDoor) -> None:
+    ready = b"HTTP/1.1 100 Continue\r\n\r\n"
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await read_message(reader)
+            told = ready + hints + hints + OK
+            for piece in [told] if at_once else [bytes([byte]) for byte in told]:
+                writer.write(piece)
+                await asyncio.sleep(0)
+
+    async with serving(serve) as port, open_door("http://127.0.0.1:9", inbound(f"http://127.0.0.1:{port}")) as door:
+        reader, writer = await door.connect("inbound")
+        for _ in range(2):
+            writer.write(get())
+            whole = hints + hints + OK
+            assert await asyncio.wait_for(reader.readexactly(len(whole)), 10) == whole
+        writer.close()
+
+
 async def test_trailers_end_a_body_and_are_left_out(open_door: OpenDoor) -> None:
     told = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n3\r\nabc\r\n"
     sent = get("/t", b"Transfer-Encoding: chunked", b"Trailer: X-Sum", method="POST") + b"2\r\nhi\r\n"

@@ -19,7 +19,7 @@ from mitmproxy.http import Headers, MessageData, Request
 from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, server
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers.http import HttpLayer, _http1
+from mitmproxy.proxy.layers.http import HttpClient, HttpLayer, _http1
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHook
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 
@@ -42,6 +42,7 @@ def test_mitmproxy_still_looks_up_by_name_what_we_replace() -> None:
     assert "make_error_response(" in source(_http1.Http1Server.read_headers)
     assert "make_body_reader(" in source(_http1.Http1Client.read_headers)
     assert "http1.read_response_head(" in source(_http1.Http1Client.read_headers)
+    assert "self.child_layer = Http1Client(" in source(HttpClient._handle_event)
     assert "check_option_type" in source(MessageData)
     assert vars(MessageData)["__post_init__"] is not None
 

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
-import os
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
-import certifi
 from mitmproxy import http
-from mitmproxy.addons import block, core, disable_h2c, next_layer, tlsconfig, update_alt_svc
-from mitmproxy.certs import CertStore
+from mitmproxy.addons import block, core, disable_h2c, next_layer, update_alt_svc
 from mitmproxy.connection import Client
 from mitmproxy.master import Master
-from mitmproxy.options import CONF_BASENAME, KEY_SIZE, Options
+from mitmproxy.options import Options
 
-from cio_proxy import state
 from cio_proxy.apis import path_of, webhooks
 from cio_proxy.drivers import Auditor
 from cio_proxy.model import Address, Listener, Settings
 from cio_proxy.sources.mitm import wire
 from cio_proxy.sources.mitm.addon import READ_UP_TO, AuditAddon
+from cio_proxy.sources.mitm.certificates import Certificates, authority, own, trusted
 from cio_proxy.sources.mitm.connections import Connections
 from cio_proxy.sources.mitm.explicit import Customerio, Distrust, Explicit
 from cio_proxy.sources.mitm.inbound import Inbound
@@ -35,6 +30,7 @@ from cio_proxy.sources.mitm.streams import AppStream, Begin, ExplicitStream, Str
 from cio_proxy.sources.mitm.trouble import Trouble
 from cio_proxy.sources.mitm.upstreams import Upstreams, target_of
 from cio_proxy.sources.mitm.wire import Excuse
+from cio_proxy.state import AUTHORITY
 
 IDLE_SECONDS = 600
 """mitmproxy's own limit for a connection on which nothing happens."""
@@ -122,9 +118,9 @@ class Door:
             Block(),
             DisableH2C(),
             next_layer.NextLayer(),
-            tlsconfig.TlsConfig(),
+            Certificates(own(settings.tls)),
             AltSvc(),
-            Distrust(certificates / "mitmproxy-ca-cert.pem"),
+            Distrust(certificates / AUTHORITY),
             *inbound,
             *explicit,
             self._audit,
@@ -237,36 +233,6 @@ class AltSvc(update_alt_svc.UpdateAltSvc):
         """Replace the port of an `Alt-Svc`."""
         if listener_of(flow.client_conn) == "outbound":
             super().responseheaders(flow)
-
-
-def authority(settings: Settings) -> Path:
-    """The folder of the certificate authority, made on first use; nobody but its owner may read it. Raises OSError."""
-    folder = state.folder(settings, os.environ) / "certificates"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    folder.chmod(0o700)
-    try:
-        CertStore.from_store(folder, CONF_BASENAME, KEY_SIZE)
-    except ValueError as error:
-        raise OSError(f"{folder} holds a broken certificate authority: delete it to have a new one made") from error
-    for file in folder.iterdir():
-        file.chmod(0o600)
-    return folder
-
-
-def trusted(named: str, folder: Path) -> Path:
-    """A file in `folder` with the usual certificate authorities and those of the file named. Raises OSError."""
-    try:
-        added = state.authorities(Path(named).expanduser())
-    except ValueError as error:
-        raise OSError(f"extra_ca: {error}") from error
-    roots = Path(certifi.where()).read_bytes() + b"\n" + added
-    # Named by its content: another proxy that shares the folder may trust others.
-    path = folder / f"upstream-roots-{hashlib.sha256(roots).hexdigest()[:16]}.pem"
-    if not path.exists():
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        unfinished.write_bytes(roots)
-        unfinished.replace(path)
-    return path
 
 
 async def ended(task: asyncio.Task[None]) -> None:

@@ -3,6 +3,7 @@
 Functions of its are replaced, because it calls them by name and offers no other way in:
 
 - `make_error_response`: its error pages are HTML and name mitmproxy and its version.
+- `Http1Client`: it takes the first interim answer, such as 103, for the last one, and breaks at the next.
 - `make_body_reader`: trailers make its HTTP/1 layer crash and the client wait; they are dropped.
 - `read_response_head`: it refuses an answer that says its length twice; equal ones may be one (RFC 9110 8.6).
 - `Headers.get_all`, `get` and `in`: six calls for one look at the headers, of which a request takes forty.
@@ -11,6 +12,7 @@ Functions of its are replaced, because it calls them by name and offers no other
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -18,7 +20,7 @@ import h11
 from mitmproxy.connection import Client, ConnectionState
 from mitmproxy.http import Headers, MessageData, Response
 from mitmproxy.net.http import http1, status_codes
-from mitmproxy.proxy import commands, events
+from mitmproxy.proxy import commands, events, layers
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers.http import _http1
@@ -42,6 +44,8 @@ WORDS: Final = {
     ErrorCode.RESPONSE_VALIDATION_FAILED: "the upstream gave no proper answer: ",
 }
 MESSAGE_LIMIT: Final = 300
+INTERIM: Final = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9]{2}[ \r]")
+CONTINUE: Final = re.compile(rb"HTTP/1\.[01] 100")
 
 
 def error_response(status_code: int, message: str = "") -> bytes:
@@ -113,6 +117,24 @@ class Http1Server(_http1.Http1Server):
             self.state = self.done
 
 
+class Http1Client(_http1.Http1Client):
+    """The side toward a server. Interim answers go on to the client, but for `100 Continue`: we gave that ourselves."""
+
+    def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
+        """Read a head after any interim ones (RFC 9110 15.2)."""
+        while self.request and (interim := interim_head(bytes(self.buf))):
+            self.buf.maybe_extract_at_most(len(interim))
+            if self.request.http_version == "HTTP/1.1" and not CONTINUE.match(interim):
+                yield commands.SendData(self.context.client, interim)
+        yield from super().read_headers(event)
+
+
+def interim_head(received: bytes) -> bytes:
+    """The whole head of an interim answer that comes first; 101 is a last one."""
+    head, end, _ = received.partition(b"\r\n\r\n") if INTERIM.match(received) else (b"", b"", b"")
+    return head + end if end else b""
+
+
 class WithoutTrailers:
     """A body reader of h11 that ends a body without its trailers."""
 
@@ -176,5 +198,6 @@ def install() -> None:
         setattr(Headers, name, function)
     MessageData.__post_init__ = lambda self: None  # type: ignore[method-assign]
     http1.read_response_head = lambda lines: with_one_length(_read_response_head(lines))
+    layers.http.Http1Client = Http1Client  # type: ignore[attr-defined]
     _http1.make_error_response = error_response
     _http1.make_body_reader = lambda size: WithoutTrailers(_make_body_reader(size))  # type: ignore[assignment,return-value]
