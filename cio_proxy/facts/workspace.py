@@ -34,10 +34,13 @@ class Watch(NamedTuple):
     until: float = float("-inf")
     lossy: bool = False
     whole: bool = True
+    lost: float = float("-inf")
+    """When something was missed last."""
 
     def and_of(self, other: Watch) -> Watch:
         """What holds for a workspace where facts of another one are asked, too."""
-        return Watch(max(self.since, other.since), self.until, self.lossy or other.lossy, self.whole and other.whole)
+        lossy, whole = self.lossy or other.lossy, self.whole and other.whole
+        return Watch(max(self.since, other.since), self.until, lossy, whole, max(self.lost, other.lost))
 
     def people(self, configured: People) -> People:
         """What the configuration asserts, unless it cannot be true any more."""
@@ -94,7 +97,7 @@ def watch(record: Record, now: float, missed: float | None) -> Watch:
         return Watch(since, until)
     gap = max(each for each in (loss and loss.last, missed) if each is not None)
     told = span(record, IMPORTED)
-    return Watch(max(since, gap), until, True, told is not None and told.last >= gap)
+    return Watch(max(since, gap), until, True, told is not None and told.last >= gap, gap)
 
 
 def span(record: Record, kind: str) -> Span | None:
