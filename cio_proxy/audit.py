@@ -237,6 +237,7 @@ class _Known:
         "_subject",
         "doubt",
         "label",
+        "lost",
         "member",
         "params",
         "people",
@@ -255,6 +256,7 @@ class _Known:
     ) -> None:
         self.people = watch.people(settings.people)
         self.since = watch.since
+        self.lost = watch.lost
         self.plan = settings.plan
         self.params: Params = NOTHING
         self.member = sealer.member

@@ -533,6 +533,8 @@ MOST_SITES: Final = 3
 """How many Track sites are remembered: a mapping may make two of them one, and a third is one too many."""
 FORGED: Final = "invalid-webhook-signature"
 """The one rule that a webhook may be refused for."""
+BOUNCED: Final = "bounced"
+"""The kind of the fact that mail to an address came back for good; `ignored-bounce` teaches it."""
 HAS_EMAIL: Final = "has-email"
 """The kind of the fact that no e-mail address is missing of a person; `missing-email` teaches it, and an import."""
 
@@ -838,6 +840,10 @@ class Known(Protocol):
     @property
     def since(self) -> float:
         """From when on nothing was missed in this workspace: the start of observation, or the last loss of a fact."""
+
+    @property
+    def lost(self) -> float:
+        """When a fact of this workspace was lost last, or of the one that it is joined to."""
 
     @property
     def people(self) -> People:

@@ -6,14 +6,11 @@ the provider's own suppression list, a segment. To know of one too many only mak
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
-from typing import Any, Final, Literal
+from collections.abc import Iterable, Iterator
+from typing import Final
 
-from cio_proxy.model import REACTED, Call, Fact, Json, Key, Kind, Span, leaves
-
-type Sign = Literal["cleared", "negative", "positive", "status"]
+from cio_proxy.model import REACTED, Call, Fact, Key, Kind, Span
+from cio_proxy.recognise import marks, reacts
 
 KINDS: frozenset[Kind] = frozenset(
     {
@@ -24,18 +21,6 @@ KINDS: frozenset[Kind] = frozenset(
 REMEMBERED: Final = 40 * 86_400.0
 FEW: Final = 10
 """So many people at once are put into a segment for a reason of their own; more of them are an import."""
-
-_NEGATIVE = re.compile(r"bounc|undeliver|complain|spam|unsub|opt(?:ed)?[_ -]?out|do[_ -]?not|block[_ -]?list")
-_NEGATIVE_MAIL = re.compile(r"invalid|suppress|unreach|block|disabl|inactive|bad|dead|stop|wrong")
-_POSITIVE = re.compile(r"subscri|opt(?:ed)?[_ -]?in|consent")
-_POSITIVE_MAIL = re.compile(r"valid|deliverab|reachab|active|enabl|ok\b|good|allow|market")
-_STATUS = re.compile(r"status|state|health|quality|result|verification")
-_BAD = re.compile(
-    r"bounc|invalid|bad|undeliv|block|suppress|inactive|disabl|fail|unsub|complain|spam|dead|reject|risk|wrong",
-    re.IGNORECASE,
-)
-_MARK = re.compile(r"bounc|complain|spam|undeliver|unsub|invalid[_ -]?e?mail|e?mail[_ -]?invalid", re.IGNORECASE)
-_NO = frozenset({"", "0", "false", "no", "none", "null", "never", "n", "off"})
 
 
 def learn(call: Call) -> Iterable[Fact]:
@@ -81,48 +66,3 @@ def _others(call: Call) -> Iterator[str]:
             yield from call.identifiers
         case "other" if call.endpoint == "/v1/esp/suppression/{type}/{email}" and call.exchange.method == "POST":
             yield from call.identifiers
-
-
-@lru_cache(5_000)
-def marks(name: str) -> bool:
-    """Whether an event of this name says that mail came back, or was not wanted."""
-    return _MARK.search(name) is not None
-
-
-def reacts(attributes: Mapping[str, Json]) -> bool:
-    """Whether attributes clear the address, opt out, or mark that mail came back or was not wanted."""
-    signs = _signs(tuple(attributes))
-    return bool(signs) and any(_says(sign, attributes[name]) for name, sign in signs)
-
-
-@lru_cache(2_000)
-def _signs(names: tuple[str, ...]) -> tuple[tuple[str, Sign], ...]:
-    """The attributes that may be a sign, and of what kind."""
-    return tuple((name, sign) for name in names if (sign := _sign(name[:200].lower())) is not None)
-
-
-def _sign(name: str) -> Sign | None:
-    mail = "mail" in name
-    if name == "email":
-        return "cleared"
-    if mail and _STATUS.search(name):
-        return "status"
-    if _NEGATIVE.search(name) or (mail and _NEGATIVE_MAIL.search(name)):
-        return "negative"
-    return "positive" if _POSITIVE.search(name) or (mail and _POSITIVE_MAIL.search(name)) else None
-
-
-def _says(sign: Sign, value: Any) -> bool:
-    if sign == "cleared":
-        return value is None or value == ""
-    if sign == "status":
-        return value is False or (isinstance(value, str) and _BAD.search(value[:200]) is not None)
-    if sign == "negative":
-        return _is_yes(value)
-    if isinstance(value, str):
-        return value.strip().lower() in ("false", "0", "no", "off", "n") or "false" in value[:2_000].lower()
-    return any(leaf is False for leaf, _ in leaves(value)) or (value == 0 and value is not None)
-
-
-def _is_yes(value: Json) -> bool:
-    return value.strip().lower() not in _NO if isinstance(value, str) else bool(value)

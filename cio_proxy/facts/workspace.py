@@ -24,6 +24,9 @@ LIFE = 5 * 365 * 86_400.0
 """Seconds for which it is remembered that somebody exists: as good as ever, since nobody may be accused who does."""
 
 
+NEVER = float("-inf")
+
+
 class Watch(NamedTuple):
     """From when on nothing was missed, whether anything ever was, and whether every person may be known.
 
@@ -31,13 +34,16 @@ class Watch(NamedTuple):
     """
 
     since: float
-    until: float = float("-inf")
+    until: float = NEVER
     lossy: bool = False
     whole: bool = True
+    lost: float = NEVER
+    """When something was missed last."""
 
     def and_of(self, other: Watch) -> Watch:
         """What holds for a workspace where facts of another one are asked, too."""
-        return Watch(max(self.since, other.since), self.until, self.lossy or other.lossy, self.whole and other.whole)
+        lossy, whole = self.lossy or other.lossy, self.whole and other.whole
+        return Watch(max(self.since, other.since), self.until, lossy, whole, max(self.lost, other.lost))
 
     def people(self, configured: People) -> People:
         """What the configuration asserts, unless it cannot be true any more."""
@@ -91,12 +97,12 @@ def watch(record: Record, now: float, missed: float | None, empty: bool = False)
     Whoever was there before is only known once everybody was imported, but where the workspace began `empty`.
     """
     observed = span(record, OBSERVED)
-    since, until = (now, float("-inf")) if observed is None else (min(observed.first, now), observed.last)
+    since, until = (now, NEVER) if observed is None else (min(observed.first, now), observed.last)
     loss, told = span(record, LOST), span(record, IMPORTED)
     if loss is None and missed is None:
-        return made(Watch, (since, until, False, empty or told is not None))
+        return made(Watch, (since, until, False, empty or told is not None, NEVER))
     gap = max(each for each in (loss and loss.last, missed) if each is not None)
-    return Watch(max(since, gap), until, True, told is not None and told.last >= gap)
+    return Watch(max(since, gap), until, True, told is not None and told.last >= gap, gap)
 
 
 def span(record: Record, kind: str) -> Span | None:

@@ -2,6 +2,7 @@
 
 GET  /_sandbox/people | events | deliveries | objects | requests    {"people": [...]}, oldest first
 POST /_sandbox/reset                                                forget everything
+POST /_sandbox/webhooks                                             post a signed webhook: `sandbox.webhooks` says how
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, Literal
 import uvicorn
 
 from cio_proxy.model import Json, Region
-from cio_proxy.sandbox import app_api, pipelines, track_v1, track_v2, wire
+from cio_proxy.sandbox import app_api, pipelines, track_v1, track_v2, webhooks, wire
 from cio_proxy.sandbox.people import Ring
 from cio_proxy.sandbox.state import Workspace
 from cio_proxy.sandbox.wire import Reply, Request
@@ -139,6 +140,9 @@ class Sandbox:
         request = Request(
             scope["method"], path, scope["query_string"], tuple((name, value) for name, value in scope["headers"]), body
         )
+        if path == b"/_sandbox/webhooks" and request.method == "POST":
+            await _respond(send, await webhooks.answer(request, self.clock()))
+            return
         reading = path.startswith(b"/_sandbox/")
         await _respond(send, self._read(request) if reading else self._answer(request, scope["raw_path"]))
 
@@ -209,7 +213,7 @@ class Sandbox:
             case "POST", b"reset":
                 self.reset()
                 return Reply()
-        return Reply(404, {"error": "GET people, events, deliveries, objects or requests; POST reset"})
+        return Reply(404, {"error": "GET people, events, deliveries, objects or requests; POST reset or webhooks"})
 
 
 class _Server(uvicorn.Server):

@@ -29,7 +29,7 @@ async def test_the_least_recently_used_record_is_evicted_counted_and_told_of() -
     assert store.evicted
     assert sum(store.known().values()) <= 4
     record = (await store.get_many([subject("ws")], (), now=4)).records[subject("ws")]
-    assert watch(record, 4, None)._replace(until=0) == (3, 0, True, False)
+    assert watch(record, 4, None)._replace(until=0) == (3, 0, True, False, 3)
 
 
 async def test_a_workspace_that_is_forgotten_as_a_whole_is_known_to_have_been() -> None:
@@ -37,7 +37,7 @@ async def test_a_workspace_that_is_forgotten_as_a_whole_is_known_to_have_been() 
     await store.join_many([seen("ws", 0.0)], (), now=0)
     await store.join_many([seen(f"ws{number}", 5.0) for number in range(3)], (), now=5)
     record = (await store.get_many([subject("ws")], (), now=6)).records[subject("ws")]
-    assert watch(record, 6, None)._replace(until=0) == (6, 0, True, False)
+    assert watch(record, 6, None)._replace(until=0) == (6, 0, True, False, 5)
     await store.join_many([seen("ws", 6.0)], (), now=6)
     record = (await store.get_many([subject("ws")], (), now=7)).records[subject("ws")]
     assert not watch(record, 7, None).whole

@@ -141,7 +141,7 @@ async def test_who_was_taught_longest_ago_is_evicted_and_told_of_but_fleeting_fa
             await store.join_many([Fact(key(f"d{number}"), Span(6, 6), 600)], (), now=6)
         assert [await read(store, key(name)) is not None for name in "abc"] == [True, False, True]
         record = (await store.get_many([subject("ws")], (), 7)).records[subject("ws")]
-        assert watch(record, 7, None)._replace(until=0) == (6, 0, True, False)
+        assert watch(record, 7, None)._replace(until=0) == (6, 0, True, False, 6)
 
 
 async def test_that_a_whole_workspace_was_evicted_is_known_of_all(path: Path) -> None:

@@ -300,6 +300,7 @@ class Remembered:
     """Of the address one id with this hash; and of who is gone these."""
 
     since = 0.0
+    lost = 0.0
     people: People = "partial"
     plan = None
     params: Mapping[str, Any] = {"shared_by": 3}

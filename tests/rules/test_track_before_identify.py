@@ -264,6 +264,7 @@ class Remembered:
     """An event at this time; whether the person was identified; and so many people of each order."""
 
     since = NOW - 9 * DAY
+    lost = 0.0
     people: People = "partial"
     plan = None
 
