@@ -101,7 +101,8 @@ class Mail(NamedTuple):
     headers: Mapping[str, str]
     message: str
     """What stands for the message: its path."""
-    layout_id: str = ""
+    layout_id: str
+    """The id, or the name, of the layout; empty where nobody says."""
 
 
 # --- what is written, and what was sent ----------------------------------------------------------
@@ -110,7 +111,7 @@ class Mail(NamedTuple):
 def needs(call: Call, people: People) -> Iterable[Key]:
     """What is known of the layout of content that is written without it."""
     mail = written(call)
-    return () if mail is None else [key for each in _layouts(call, mail) for key in _keys(call, each)]
+    return () if mail is None else [key for each in _layouts(mail) for key in _keys(call, each)]
 
 
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[Fact]:
@@ -121,11 +122,9 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[F
 
 def check(call: Call, known: Known) -> Iterable[Finding | Unavailable]:
     """Content that is written, a message that is sent, and what a webhook says was sent."""
-    if call.kind == "content_read":
-        return ()
     if call.kind == "webhook_metric":
         mail = was_sent(call)
-        return () if mail is None else _judge(mail, "")
+        return () if mail is None else _judge(mail)
     if call.kind == "send_message":
         return _sending(call, known.params["transactional"])
     mail = written(call)
@@ -133,7 +132,7 @@ def check(call: Call, known: Known) -> Iterable[Finding | Unavailable]:
         return ()
     if call.endpoint.startswith("/v1/transactional") and known.params["transactional"] != "all":
         return ()
-    return _judge(mail, _layout(call, mail, known))
+    return _judge(mail._replace(layout=_layout(call, mail, known)))
 
 
 def _sending(call: Call, judged: str) -> Iterator[Finding | Unavailable]:
@@ -151,13 +150,13 @@ def _sending(call: Call, judged: str) -> Iterator[Finding | Unavailable]:
         )
     subject = body.get("subject")
     is_meant = judged == "all" or (judged != "never" and body.get("send_to_unsubscribed") is False)
-    if not is_meant and not (judged == "promotional" and isinstance(subject, str) and _OFFER.search(subject[:500])):
+    if not is_meant and not (judged == "promotional" and isinstance(subject, str) and _OFFER.search(subject)):
         return
     at = "body" if body.get("body") else "body_plain"
     text = body.get(at)
     if isinstance(text, str) and text:
         layout = "" if body.get("transactional_message_id") is None else None
-        yield from _judge(Mail(text, f"/{at}", layout, _language(call), headers, ""), layout)
+        yield from _judge(Mail(text, f"/{at}", layout, _language(call), headers, "", ""))
 
 
 def was_sent(call: Call) -> Mail | None:
@@ -168,7 +167,7 @@ def was_sent(call: Call) -> Mail | None:
         return None
     if not content or "transactional_message_id" in sent or not isinstance(sent.get("subject"), str):
         return None
-    return Mail(content, pointer(call.data_at, "content"), "", "", _headers(sent.get("headers")), "")
+    return Mail(content, pointer(call.data_at, "content"), "", "", _headers(sent.get("headers")), "", "")
 
 
 def written(call: Call) -> Mail | None:
@@ -195,7 +194,7 @@ def _read(call: Call, answer: bytes, params: Mapping[str, Any]) -> Iterator[Find
     for mail in mails(answer, path_of(call), _language(call)):
         yield from _of_layout(call, mail, params["remember"])
         if not is_exempt:
-            for each in _judge(mail, mail.layout):
+            for each in _judge(mail):
                 yield each if isinstance(each, Unavailable) else _in_answer(each)
 
 
@@ -210,7 +209,7 @@ def _in_answer(finding: Finding) -> Finding:
     )
 
 
-def mails(answer: bytes, path: str, language: str = "") -> Iterator[Mail]:
+def mails(answer: bytes, path: str, language: str) -> Iterator[Mail]:
     """The mails in an answer of the App API: an object, or a list of them, under a name."""
     try:
         told = json.loads(answer)
@@ -249,31 +248,31 @@ def _mail(content: Mapping[str, Json], at: str, message: str, language: str) -> 
     )
 
 
-def _judge(mail: Mail, layout: str | None) -> Iterator[Finding | Unavailable]:
-    """What is to be said of a mail in this layout; None is one that nobody knows."""
+def _judge(mail: Mail) -> Iterator[Finding | Unavailable]:
+    """What is to be said of a mail in its layout."""
     own = "there" if LIST_UNSUBSCRIBE in mail.headers else way_out(mail.body, mail.language)
     if own == "there":
-        if _VARIABLE.search(mail.body[:300_000]) and "{%" not in mail.body:
+        if _VARIABLE.search(mail.body) and "{%" not in mail.body:
             yield _unfilled(mail)
         return
-    around = way_out(without_content(layout), mail.language) if layout else "none"
+    around = way_out(without_content(mail.layout)) if mail.layout else "none"
     if around == "there":
         return
     if "elsewhere" in (own, around):
         yield Unavailable("part of the mail is a snippet, a component or a variable")
     elif "unreadable" in (own, around):
         yield Unavailable("the mail is too long, or in a language that is not known")
-    elif layout is None and not is_whole(mail.body):
+    elif mail.layout is None and not is_whole(mail.body):
         yield Unavailable("the layout of the mail is not known")
     else:
-        yield _finding(mail, layout)
+        yield _finding(mail)
 
 
-def _finding(mail: Mail, layout: str | None) -> Finding:
+def _finding(mail: Mail) -> Finding:
     sure: Confidence = "likely"
-    if layout is not None and has_nothing_to_follow(mail.body) and has_nothing_to_follow(without_content(layout)):
+    if mail.layout is not None and all(map(has_nothing_to_follow, (mail.body, without_content(mail.layout)))):
         sure = "certain"
-    around = ", and neither does its layout" if layout else ""
+    around = ", and neither does its layout" if mail.layout else ""
     return RULE.finding(
         mail.at, f"the mail has no link to unsubscribe{around}", effect=EFFECT, fix=FIX, confidence=sure
     )
@@ -294,7 +293,7 @@ def _layout(call: Call, mail: Mail, known: Known) -> str | None:
     """The layout that goes around a mail; one that was seen before is as good as its word for it."""
     if mail.layout is not None:
         return mail.layout
-    for each in _layouts(call, mail):
+    for each in _layouts(mail):
         with_link, without = (known.span(key) for key in _keys(call, each))
         if with_link is not None and (without is None or with_link.last >= without.last):
             return "{{content}} unsubscribe"
@@ -303,7 +302,7 @@ def _layout(call: Call, mail: Mail, known: Known) -> str | None:
     return None
 
 
-def _layouts(call: Call, mail: Mail) -> Iterator[str]:
+def _layouts(mail: Mail) -> Iterator[str]:
     if mail.layout_id:
         yield f"layout\0{mail.layout_id}"
     if mail.message:
@@ -320,7 +319,7 @@ def _of_layout(call: Call, mail: Mail, remember: float) -> Iterator[Fact]:
         return
     found = way_out(without_content(mail.layout), mail.language) if mail.layout else "none"
     if found in ("there", "none"):
-        for each in _layouts(call, mail):
+        for each in _layouts(mail):
             yield Fact(_keys(call, each)[found == "none"], Span(call.at, call.at), remember)
 
 

@@ -13,7 +13,7 @@ from cio_proxy.model import EMPTY_DOCUMENT, NO_CREDENTIALS, Call, Exchange, Find
 from cio_proxy.rules import RULES
 from cio_proxy.rules.missing_unsubscribe_link import MAIL_ONLY, OBJECTS, RULE, check, mails, path_of, was_sent
 
-from .alone import NOW, told
+from .alone import NOW, remembered, told
 
 ID = RULE.id
 ACTION = "api.customer.io/v1/campaigns/7/actions/96"
@@ -112,6 +112,9 @@ def test_every_route_of_marketing_mail(route: str) -> None:
         ("{{content}}{{snippets.outro}}", BARE, []),
         ("{{ event.content }}{{content}}", BARE, []),
         (UNLINKED, "{{snippets.outro}}", []),
+        ("<b>Unsubscribe</b>", PAGE, []),
+        ("{% unsubscribe %}", PAGE, []),
+        ("Unsubscribe", PAGE, ["likely"]),
         ("<html lang='ka'>{{content}}</html>", BARE, []),
         ("", " \n", []),
         (7, BARE, ["certain"]),
@@ -166,14 +169,34 @@ async def test_transactional_mail(judged: str, more: dict[str, Any], found: list
 
 @pytest.mark.parametrize(
     "subject",
-    ["Summer sale", "10 % off", "Deals", "The newsletter", "Promo-Code", "Rabattaktion", "Les soldes", "Black Friday"],
+    [
+        *(
+            "Summer sale",
+            "10 %",
+            "5%",
+            "Money off",
+            "Discount",
+            "Discounts",
+            "Deal",
+            "Deals",
+            "Offer",
+            "Offers",
+            "Coupon",
+        ),
+        *("The newsletter", "Promo-Code", "PROMOS", "Voucher", "Black Friday", "Cyber Monday", "Free shipping"),
+        *("Rabattaktion", "Angebot", "Angebote", "Gutschein", "Solde", "Les soldes", "Promotion", "Promotions"),
+        *("Reduction", "Oferta", "Ofertas", "Descuento", "Descuentos", "Desconto", "Sconto", "Saldi", "Korting"),
+        "Aanbieding",
+    ],
 )
 async def test_subjects_that_sound_like_an_offer(subject: str) -> None:
     sent = MESSAGE | {"subject": subject}
     assert len(await audited(("POST", SEND, sent, None), transactional="promotional")) == 1
 
 
-@pytest.mark.parametrize("subject", ["Your order", "Wholesale account approved", "Offered", "Verify it is you"])
+@pytest.mark.parametrize(
+    "subject", ["Your order", "Wholesale prices", "Office", "Verify it is you", "5 of 10", "X", ""]
+)
 async def test_subjects_that_do_not(subject: str) -> None:
     sent = MESSAGE | {"subject": subject}
     assert await audited(("POST", SEND, sent, None), transactional="promotional") == []
@@ -284,7 +307,7 @@ def test_the_mails_of_an_answer() -> None:
     (one,) = mails(b'{"a": {"type": "email", "body": "x", "language": ""}}', "/v1/x", "de")
     assert one.language == "de"
     for answer in (b"", b"{", b"[]", b"[" * 100_000, b'{"a": 1}', b'{"a": [1]}', b'{"a": {"type": "email"}}'):
-        assert list(mails(answer, "/v1/x")) == []
+        assert list(mails(answer, "/v1/x", "")) == []
 
 
 @pytest.mark.parametrize(
@@ -313,3 +336,60 @@ def test_what_is_not_judged_says_why() -> None:
         "part of the mail is a snippet, a component or a variable",
         "the mail is too long, or in a language that is not known",
     ]
+
+
+@pytest.mark.parametrize(
+    "headers", ["{", "[" * 100_000, "[1, {}]", "7", [{"name": 1, "value": "a"}], {"List-Unsubscribe": 1}]
+)
+def test_headers_that_are_none(headers: object) -> None:
+    written = {"type": "email", "layout": "", "body": BARE, "headers": headers}
+    assert told(ID, "PUT", ACTION, written) == [("/body", "certain")]
+
+
+@pytest.mark.parametrize("headers", ['{"List-Unsubscribe": "<x>"}', '[{"name": "list-unsubscribe", "value": "<x>"}]'])
+def test_headers_in_a_text(headers: str) -> None:
+    assert told(ID, "PUT", ACTION, {"type": "email", "layout": "", "body": BARE, "headers": headers}) == []
+
+
+async def test_of_two_layouts_at_one_moment_the_one_with_the_link_counts() -> None:
+    both = {"actions": [*read(UNLINKED)["actions"], *read(LINKED)["actions"]]}
+    assert [each for each in await audited((*ACTIONS, both), WRITE) if each.method == "PUT"] == []
+
+
+async def test_a_layout_in_a_language_that_is_not_known_is_not_known_either() -> None:
+    other = ("PUT", "api.customer.io/v1/campaigns/8/actions/1", {"type": "email", "body": BARE, "layout_id": 5}, None)
+    assert len(await audited((*ACTIONS, read(UNLINKED, layout_id=5, language="en")), other)) == 2
+    assert await audited((*ACTIONS, read(UNLINKED, layout_id=5, language="ka")), other) == []
+
+
+async def test_a_layout_is_known_by_its_name() -> None:
+    read_by_name = {"action": {"id": 1, "type": "email", "body": BARE, "layout": LINKED, "layout_id": "Standard"}}
+    other = (
+        "PUT",
+        "api.customer.io/v1/campaigns/8/actions/1",
+        {"type": "email", "body": PAGE, "layout": "Standard"},
+        None,
+    )
+    assert await audited(("GET", ACTION, None, read_by_name), other) == []
+
+
+async def test_the_facts_of_a_layout_are_of_its_workspace_and_kind() -> None:
+    taught = (0.0, "PUT", ACTION, {"type": "email", "body": BARE, "layout": LINKED, "layout_id": 5})
+    kept = await remembered(ID, taught)
+    assert kept.keys() == {"layout-with-link"}
+    assert [(span.first, span.last) for _, span in kept["layout-with-link"]] == [(NOW, NOW)] * 2
+    kept = await remembered(ID, (0.0, "PUT", ACTION, {"type": "email", "body": BARE, "layout": UNLINKED}))
+    assert kept.keys() == {"layout-without-link"}
+    assert await remembered(ID, (0.0, "PUT", ACTION, {"type": "email", "body": BARE, "layout": ""})) == {}
+
+
+async def test_segments_and_snippets_that_are_read_hold_no_mail() -> None:
+    answer = {"segment": {"type": "email", "body": PAGE}}
+    assert await audited(("GET", "api.customer.io/v1/segments", None, answer)) == []
+    assert await audited(("GET", "api.customer.io/v1/campaigns/7/actions/96/language/ka", None, answer)) == []
+
+
+def test_no_word_on_the_layout_is_a_reason() -> None:
+    found = check(webhook(SENT), None)  # type: ignore[arg-type]
+    assert len(list(found)) == 1
+    assert OBJECTS == 100

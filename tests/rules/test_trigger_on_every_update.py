@@ -6,7 +6,7 @@ import pytest
 
 from cio_proxy.apis.parts import Envelope
 from cio_proxy.masking import masked
-from cio_proxy.model import EMPTY_DOCUMENT, NO_CREDENTIALS, Call, Exchange, Finding
+from cio_proxy.model import EMPTY_DOCUMENT, NO_CREDENTIALS, Call, Exchange, Finding, Person
 from cio_proxy.rules.trigger_on_every_update import (
     IDENTIFYING,
     UPDATES,
@@ -120,7 +120,7 @@ def test_names_of_updates(name: str) -> None:
 
 
 def test_what_an_app_names_after_what_happened_is_no_update() -> None:
-    for name in ("plan_upgraded", "address_changed", "order updated", "", "update" + "_" * 60):
+    for name in ("plan_upgraded", "address_changed", "order updated", "", "update" + "_" * 55):
         assert not is_update(call("event", name=name))
     assert is_update(call("event", name="update" + "_" * 54))
     assert not is_update(call("event"))
@@ -282,3 +282,36 @@ def test_the_latest_come_first_and_stay_readable() -> None:
     assert all(masked(each) == each and len(each) == 15 for each in labels)
     assert time_of(labels[0]) == NOW
     assert time_of(labels[4]) == pytest.approx(NOW + 0.001)
+
+
+async def test_a_heartbeat_is_no_churn() -> None:
+    beats = [identify(1, at, online=True, plan="pro", visits=number) for number, at in enumerate((0, 1, 2, 3, 4))]
+    assert await found(*beats) == []
+    assert len(await found(*beats, heartbeats=())) == 2
+    alone = [identify(1, at, email="a@example.com", visits=number) for number, at in enumerate((0, 1, 2, 3, 4))]
+    assert await found(*alone) == []
+
+
+async def test_what_is_known_is_of_one_workspace() -> None:
+    sent = [event(1, 1), identify(1, 0), event(1, 3)]
+    kept = await remembered(RULE, *sent, params=FEW)
+    assert {subject.split("\0")[0] for subject, _ in kept["update-events"]} == {"updates"}
+    track = "cdp.customer.io/v1/track"
+    other = [(at, "POST", track, {"userId": "9", "event": "user_updated"}) for at in (10.0, 11.0)]
+    assert await found(*pairs(2), *other) == []
+
+
+def test_who_is_spoken_of_is_part_of_what_is_said() -> None:
+    one, other = (call("identify", attributes={"plan": "pro"}, person=Person(id=id)) for id in "12")
+    assert lasting(one) != lasting(other)
+    assert everything(one) != everything(other)
+    assert everything(one) != lasting(one)
+    assert len(everything(one)) == 32
+
+
+@pytest.mark.parametrize("item", [4_095, 4_096, 10**6])
+def test_no_place_in_a_batch_is_too_far_behind(item: int) -> None:
+    assert label(NOW, item) == label(NOW, 4_095)
+    assert len(label(NOW, item)) == 15
+    assert label(NOW, 0) != label(NOW, 1)
+    assert label(NOW, None) == label(NOW, 0)
