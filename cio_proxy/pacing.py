@@ -101,7 +101,7 @@ class Pacing:
         line.new.append(mine)
         line.people.update(people)
         self._held += 1
-        if line.planning is None:
+        if line.planning is None or line.planning.done():  # it may be done at once
             line.planning = loop.create_task(self._plan(line, key, rate))
         try:
             return await mine.go
@@ -133,7 +133,6 @@ class Pacing:
                 each.seconds = at - now
                 each.result = None if at <= now else "held" if has_slot else "passed"
                 self._at(line, at, each)
-        line.planning = None
 
     def _let_pass(self, line: _Line, new: Collection[_Waiting], error: Exception) -> None:
         now = asyncio.get_running_loop().time()

@@ -54,6 +54,15 @@ async def test_what_comes_at_once_goes_in_turn_and_in_its_order() -> None:
     assert sum(seconds for _, seconds in told) == pytest.approx(sum(n / 100 for n in range(1, 46)), rel=0.1)
 
 
+async def test_it_holds_in_a_loop_whose_tasks_start_at_once() -> None:
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+    order = list[int]()
+    pacing = Pacing(MemoryStore())
+    rate = Rate(each=100, burst=1, ahead=8)
+    await asyncio.wait_for(asyncio.gather(*(held(pacing, order, n, rate) for n in range(10))), 5)
+    assert order == list(range(10))
+
+
 async def test_who_comes_later_stands_behind_those_who_wait() -> None:
     order = list[str]()
     pacing = Pacing(MemoryStore())

@@ -19,6 +19,8 @@ from cio_proxy.model import Deadline, Fact, Kept, Key, Subject
 
 READ_SECONDS: Final = 0.1
 """How long an exchange waits for what is known."""
+RESERVE_SECONDS: Final = 2.0
+"""How long a slot in a schedule is waited for: who asks for one may wait, and a burst makes this process slow itself."""
 HELD_SECONDS: Final = 0.05
 """How long a write holds an answer back."""
 BEHIND_SECONDS: Final = 10.0
@@ -100,7 +102,7 @@ class Patient:
         """Take slots in a schedule. Raises what the store raises, TimeoutError, or again what it raised last."""
         self._reserving.ask()
         try:
-            async with asyncio.timeout(READ_SECONDS):
+            async with asyncio.timeout(RESERVE_SECONDS):
                 slots = await self.store.reserve(key, number, rate)
         except Exception as error:
             self._reserving.failed(error)

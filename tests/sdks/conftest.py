@@ -37,6 +37,7 @@ CONFIG = {
         "changing-user-id": {"settle": "1s"},
         "anonymous-id-not-merged": {"window": "1s", "visitors": 1, "people": 1},
         "trigger-on-every-update": {"events": 2, "event_people": 2},
+        "no-rate-limiting": {"track": 5, "pipelines": 5},
     },
     "plan": {"events": {"order_shipped": {"attributes": {"order_id": "string"}}}, "others": True},
     "workspaces": {"shop": {"app_keys": ["sha256:" + hashlib.sha256(APP_KEY.encode()).hexdigest()]}},

@@ -184,6 +184,16 @@ TABLE: dict[str, dict[str, Reach]] = {
         TRACK: (found("unplanned-event"),),
         CDP: (found("unplanned-event"),),
     },
+    "no-connection-pooling": {
+        NODE: "sends through fetch, whose pool no option of its own turns off",
+        TRACK: (found("no-connection-pooling"),),
+        CDP: "has one session for all its clients",
+    },
+    "no-rate-limiting": {
+        NODE: (found("no-rate-limiting"), found("no-rate-limiting: triggers")),
+        TRACK: (found("no-rate-limiting"),),
+        CDP: (found("no-rate-limiting"),),
+    },
     "missing-email": {
         NODE: (found("missing-email"),),
         TRACK: (found("missing-email"),),
@@ -200,8 +210,10 @@ UNSTOPPABLE = {
     "split-identity",
     "redundant-identify",
     "trigger-on-every-update",
+    "no-connection-pooling",
+    "no-rate-limiting",
 }
-"""Rules that refuse nothing: they find their fault too late, or there is nothing wrong with the call itself."""
+"""Rules that refuse no call of theirs: they find their fault too late, or nothing is wrong with the call itself."""
 
 PROGRAMS = [
     (sdk, rule, pitfall)

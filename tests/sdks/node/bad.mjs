@@ -143,6 +143,17 @@ const pitfalls = {
     await known();
     await event('order_shipped', { order_id: 'A-1000042', carrier: 'post' });
   },
+  // Six a second for ten seconds, where five are configured.
+  'no-rate-limiting': async () => {
+    for (let n = 0; n < 60; n += 1) {
+      await step('identify', () => track.identify(`cust-${n}`, { ...person, email: `p${n}@example.com` }));
+      await pause(0.13);
+    }
+  },
+  'no-rate-limiting: triggers': async () => {
+    await step('trigger', () => api.triggerBroadcast(12, { headline: 'Hello' }, { emails: ['ada@example.com'] }));
+    await step('trigger', () => api.triggerBroadcast(12, { headline: 'Hello' }, { emails: ['bob@example.com'] }));
+  },
   'missing-email': () => step('identify', () => track.identify('cust-grace', { first_name: 'Grace', created_at: now() })),
 };
 

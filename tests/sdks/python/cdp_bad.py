@@ -32,6 +32,13 @@ def anonymous_id_on_two_people() -> None:
     step("identify", lambda: cdp.identify("cust-heidi", OTHER, anonymous_id="anon-42"))
 
 
+def too_fast() -> None:
+    """Six a second for ten seconds, where five are configured."""
+    for n in range(60):
+        step("identify", lambda n=n: cdp.identify(f"cust-{n}", PERSON | {"email": f"p{n}@example.com"}))
+        time.sleep(0.13)
+
+
 def second_id() -> None:
     identify(**PERSON)
     for _ in range(2):
@@ -126,6 +133,7 @@ PITFALLS = {
     "redundant-identify": again_and_again,
     "trigger-on-every-update": told_of_every_update,
     "unplanned-event": lambda: event_of_known_person("order_shipped", {"order_id": "A-1", "carrier": "post"}),
+    "no-rate-limiting": too_fast,
     "missing-email": lambda: identify(first_name="Grace", created_at=now()),
 }
 

@@ -36,6 +36,19 @@ def event_of_known_person(name: str, data: dict[object, object] | None = None, *
     event(name, data, **rest)
 
 
+def without_a_pool() -> None:
+    cio.use_connection_pooling = False
+    for n in range(22):
+        step("identify", lambda n=n: cio.identify(f"cust-{n}", **PERSON | {"email": f"p{n}@example.com"}))
+
+
+def too_fast() -> None:
+    """Six a second for ten seconds, where five are configured."""
+    for n in range(60):
+        step("identify", lambda n=n: cio.identify(f"cust-{n}", **PERSON | {"email": f"p{n}@example.com"}))
+        time.sleep(0.13)
+
+
 def event_sent_twice() -> None:
     event_of_known_person("order_completed", {"order_id": "A-1000042"})
     event("order_completed", {"order_id": "A-1000042"})
@@ -150,6 +163,8 @@ PITFALLS = {
     "missing-unsubscribe-link": mail_for_subscribers,
     "trigger-on-every-update": told_of_every_update,
     "unplanned-event": lambda: event_of_known_person("order_shipped", {"order_id": "A-1", "carrier": "post"}),
+    "no-connection-pooling": without_a_pool,
+    "no-rate-limiting": too_fast,
     "missing-email": lambda: identify(first_name="Grace", created_at=now()),
 }
 
