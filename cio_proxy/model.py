@@ -6,12 +6,13 @@ exchange's own time; sizes are bytes. This module imports nothing else of the pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 from itertools import islice, repeat
 from operator import itemgetter
+from string import ascii_uppercase, digits
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, Protocol, Self, dataclass_transform, get_args
 from urllib.parse import urlsplit
@@ -251,6 +252,9 @@ class Credentials:
 NO_CREDENTIALS: Final = Credentials()
 
 
+_SKETCHED: Final = bytes.maketrans(digits.encode() + ascii_uppercase.encode(), b"0" * 10 + b"A" * 26)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Call(Made):
     """One logical operation of an exchange: an identify, an event, one item of a batch.
@@ -295,6 +299,11 @@ class Call(Made):
     def raw(self) -> bytes | None:
         """The bytes of this call alone, for a quick first look; None for an item of a batch."""
         return self.document.raw if self.item is None else None
+
+    @once
+    def sketch(self) -> bytes | None:
+        """`raw` for a first look: digits are 0, capitals are A, and what sets groups of digits apart is left out."""
+        return None if self.raw is None else self.raw.translate(_SKETCHED, b" _-")
 
     @property
     def updates_only(self) -> bool:
@@ -419,23 +428,22 @@ def shape(fields: Mapping[str, Json], depth: int = DEEPEST) -> Shape:
     kinds = tuple(map(type, fields.values()))
     if len(kinds) <= LONGEST and SIMPLE.issuperset(kinds) and "" not in fields.values():
         return tuple(zip(fields, kinds, repeat(())))
+    return tuple(_parts(islice(fields.items(), LONGEST), depth - 1))
+
+
+def _parts(members: Iterable[tuple[str, Json]], depth: int) -> list[tuple[str, type, Shape]]:
     found: list[tuple[str, type, Shape]] = []
-    for name, value in fields.items() if len(fields) <= LONGEST else islice(fields.items(), LONGEST):
+    for name, value in members:
         kind = type(value)
-        if kind is dict or kind is list:
-            if value:
-                found.append((name, kind, _members(value, depth - 1)))  # type: ignore[arg-type]  # it is one
-        elif value or kind is int or kind is bool or kind is float:
-            found.append((name, kind, ()))
-    return tuple(found)
-
-
-def _members(value: dict[str, Json] | list[Json], depth: int) -> Shape:
-    if not depth:
-        return ()
-    if isinstance(value, dict):
-        return shape(value, depth)
-    return tuple(dict.fromkeys([part for member in value[:LONGEST] for part in shape({"": member}, depth)]))
+        if value or kind is int or kind is bool or kind is float:
+            within: Shape = ()
+            if kind is dict and depth:
+                within = shape(value, depth)  # type: ignore[arg-type]  # it is one
+            elif kind is list and depth:
+                listed = zip(repeat(""), value[:LONGEST])  # type: ignore[arg-type, index]
+                within = tuple(dict.fromkeys(_parts(listed, depth - 1)))
+            found.append((name, kind, within))
+    return found
 
 
 def keys_of(path: Path) -> list[str | int]:
