@@ -325,6 +325,15 @@ class Call(Made):
         """The identifier that stands for the person, as `kind:value`."""
         return self.identifiers[0] if self.identifiers else self.person.main()
 
+    def key(self, kind: str, subject: str) -> Key:
+        """The key of a fact in the workspace of this call."""
+        return made(Key, (kind, self.workspace, subject, False))
+
+    @once
+    def seen(self) -> Span:
+        """That something was seen now, in this exchange."""
+        return Span(self.at, self.at, Origin(self.exchange.id, self.exchange.connection))
+
     @once
     def form(self) -> Form:
         """How this call is built."""

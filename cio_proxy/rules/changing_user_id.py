@@ -246,10 +246,10 @@ def _belonging(call: Call) -> Iterator[tuple[Key, str]]:
     if person.cio_id is not None:  # the way to change an id
         return
     if person.id and person.email and _is_own_mailbox(person.email):
-        yield Key("ids-of", call.workspace, f"email:{person.email}"), _name(person.id)
+        yield call.key("ids-of", f"email:{person.email}"), _name(person.id)
     key = person.id or person.email
     if key and "@" in key and (own := _own(call)) and _is_own_mailbox(key.lower()):
-        yield Key("ids-of", call.workspace, f"user:{own}\0{created(call.attributes)}"), _name(key)
+        yield call.key("ids-of", f"user:{own}\0{created(call.attributes)}"), _name(key)
 
 
 def _leaving(call: Call) -> frozenset[str]:
@@ -327,12 +327,12 @@ def _is_keyed_by_id(call: Call) -> bool:
 
 
 def _gone(call: Call) -> Key:
-    return Key("gone", call.workspace, "who is gone")
+    return call.key("gone", "who is gone")
 
 
 def _addresses(call: Call) -> Key:
-    return Key("addresses", call.workspace, f"id:{call.person.id}")
+    return call.key("addresses", f"id:{call.person.id}")
 
 
 def _spellings(call: Call) -> Key:
-    return Key("spellings", call.workspace, f"id:{call.person.id}".lower())
+    return call.key("spellings", f"id:{call.person.id}".lower())

@@ -90,7 +90,7 @@ def _again(call: Call, latest: Mapping[str, Sample], known: Known) -> Iterator[F
 
 def _key(call: Call) -> Key | None:
     person = call.subject
-    return None if person is None else Key("identify-latest", call.workspace, person)
+    return None if person is None else call.key("identify-latest", person)
 
 
 def digest(call: Call) -> str:
