@@ -338,7 +338,8 @@ class Call(Made):
     def form(self) -> Form:
         """How this call is built."""
         body, attributes, data = tuple(self.body), tuple(self.attributes), tuple(self.data)
-        said = self.name, body, attributes, data, bool(self.person.anonymous), bool(self.document.faults)
+        types = tuple(map(type, self.body.values()))
+        said = self.name, body, types, attributes, data, bool(self.person.anonymous), bool(self.document.faults)
         return made(Form, (self.api, self.kind, self.endpoint, self.item is None, *said))
 
     def holds(self, where: str) -> bool:
@@ -373,7 +374,9 @@ class Form(NamedTuple):
     """False for an item of a batch."""
     name: str | None
     body: tuple[str, ...]
-    """The names in it, as in the two below."""
+    """The names in it, as in `attributes` and `data`."""
+    types: tuple[type, ...]
+    """What Python makes of each member of the body."""
     attributes: tuple[str, ...]
     data: tuple[str, ...]
     anonymous: bool
