@@ -151,6 +151,8 @@ class Plan(NamedTuple):
     review: tuple[tuple[Rule, Callable[[Call, Outcome, Known], Iterable[Finding | Unavailable | Fact]], Params], ...]
     tells: bool
     """Whether such a call makes a person, or ends one."""
+    remembers: bool
+    """Whether anything is to be known of who is in calls of this kind, whatever their form."""
 
 
 @dataclass(slots=True)
@@ -314,7 +316,7 @@ class Engine:
                         subjects.add(subject(key[1:]))
                 except (Exception, Overdue) as error:
                     self._rule_error(rule.info.id, error)
-            if plan.tells or plan.needs or plan.learn:
+            if plan.remembers:
                 for identifier in call.identifiers:
                     subjects.add(subject((call.workspace, identifier, False)))
         if subjects:
@@ -559,19 +561,19 @@ class Engine:
         return plan
 
     def _planned(self, form: Form) -> Plan:
-        rules = [rule for rule in self.rules if self._is_concerned(rule, form)]
-        params = self._params
+        of_kind = [rule for rule in self.rules if form.kind in rule.info.kinds and form.api in rule.info.apis]
+        rules = [rule for rule in of_kind if self._is_concerned(rule, form)]
+        params, tells = self._params, form.kind in people.TELLING
         return Plan(
             needs=tuple((rule, rule.needs) for rule in rules if rule.needs is not None),
             learn=tuple((rule, rule.learn, params[rule.info.id]) for rule in rules if rule.learn is not None),
             check=tuple((rule, rule.check, params[rule.info.id]) for rule in rules if rule.check is not None),
             review=tuple((rule, rule.review, params[rule.info.id]) for rule in rules if rule.review is not None),
-            tells=form.kind in people.TELLING,
+            tells=tells,
+            remembers=tells or any(rule.needs or rule.learn for rule in of_kind),
         )
 
     def _is_concerned(self, rule: Rule, form: Form) -> bool:
-        if form.kind not in rule.info.kinds or form.api not in rule.info.apis:
-            return False
         try:
             return rule.concerns is None or rule.concerns(form)
         except (Exception, Overdue) as error:

@@ -92,7 +92,12 @@ def test_a_rule_is_asked_once_whether_a_form_concerns_it_and_about_no_call_of_on
 
 def test_the_form_of_a_large_call_is_not_kept() -> None:
     forms: list[Form] = []
-    rule = replace(RULES[0], concerns=lambda form: bool(forms.append(form)))
+
+    def concerns(form: Form) -> bool:
+        forms.append(form)
+        return True
+
+    rule = replace(RULES[0], concerns=concerns)
     engine = Engine(Settings(), [rule], SEAL)
     large = replace(EXCHANGE, body=b'{"plan": "%s"}' % (b"a" * LARGEST))
     for exchange in (large, large, EXCHANGE, EXCHANGE):
