@@ -62,6 +62,7 @@ from cio_proxy.watchdog import Overdue
 
 type Params = Mapping[str, Any]
 type RuleError = Callable[[str, BaseException], None]
+type SubjectOf = Callable[[tuple[str, str, bool]], Subject]
 type Unable = Callable[[str, str], None]
 type Exempted = Callable[[Exemption], None]
 
@@ -104,31 +105,46 @@ def sealed_with(key: bytes) -> Seal:
     return seal
 
 
+class Latest[K, V](dict[K, V]):
+    """What a function gives for each of its latest arguments, as `lru_cache` has it; it costs far less to be new in."""
+
+    def __init__(self, function: Callable[[K], V], limit: int) -> None:
+        self._function = function
+        self._limit = limit
+
+    def __missing__(self, argument: K) -> V:
+        if len(self) >= self._limit:
+            self.clear()
+        value = self[argument] = self._function(argument)
+        return value
+
+
 class Sealer:
     """What a rule teaches and asks, as a store sees it: by keyed hashes."""
 
     def __init__(self, seal: Seal) -> None:
-        @lru_cache(KEYS)
-        def subject(workspace: str, text: str, named: bool) -> Subject:
+        def subject(words: tuple[str, str, bool]) -> Subject:
+            workspace, text, named = words
             shown = named and masked(text) == text
             return made(Subject, (workspace, text if shown else seal(f"{workspace}\0{text}")))
 
-        @lru_cache(KEYS)
+        def member(text: str) -> int:
+            return int(seal(text)[:13], 16)
+
         def label(name: str) -> str:
             return name if masked(name) == name else f"#{seal(name)}"
 
-        self.subject: Callable[[str, str, bool], Subject] = subject
+        self.subject: SubjectOf = Latest(subject, KEYS).__getitem__
         """The subject of a key: of its workspace, its text, and whether it is named."""
-        self.label: Callable[[str], str] = label
+        self.label: Callable[[str], str] = Latest(label, KEYS).__getitem__
         self.labels: Callable[[tuple[str, ...]], tuple[str, ...]] = lru_cache(SHAPES)(
-            lambda names: tuple(map(label, names))
+            lambda names: tuple(map(self.label, names))
         )
-        self.member: Callable[[str], int] = lru_cache(KEYS)(lambda text: int(seal(text)[:13], 16))
+        self.member: Callable[[str], int] = Latest(member, KEYS).__getitem__
 
     def key(self, key: Key) -> Key:
         """A key with its subject sealed; for every kind the same."""
-        kind, workspace, text, named = key
-        return made(Key, (kind, *self.subject(workspace, text, named), False))
+        return made(Key, (key.kind, *self.subject(key[1:]), False))
 
 
 type Taught = tuple[Subject, str, Value, float]
@@ -144,6 +160,8 @@ class Plan(NamedTuple):
     review: tuple[tuple[Rule, Callable[[Call, Outcome, Known], Iterable[Finding | Unavailable | Fact]], Params], ...]
     told: tuple[Callable[[Call], Iterable[Fact]], ...]
     """What the engine itself teaches of such a call: who exists, what an app did about mail, which webhooks came."""
+    remembers: bool
+    """Whether anything is to be known of who is in calls of this kind, whatever their form."""
 
 
 @dataclass(slots=True)
@@ -213,9 +231,8 @@ def _asked[V](form: type[V]) -> Callable[[_Known, Key], V | None]:
     """What is asked for by key, if it is of this form."""
 
     def ask(known: _Known, key: Key) -> V | None:
-        kind, workspace, text, named = key
-        record = known._records.get(known._subject(workspace, text, named))
-        if record is None or (kept := record.get(kind)) is None:
+        record = known._records.get(known._subject(key[1:]))
+        if record is None or (kept := record.get(key[0])) is None:
             known.doubt = known._lossy
             return None
         value = kept[0]
@@ -252,7 +269,7 @@ class _Known:
         records: Mapping[Subject, Record],
         in_flight: frozenset[Key],
         sealer: Sealer,
-        subject: Callable[[str, str, bool], Subject],
+        subject: SubjectOf,
     ) -> None:
         self.people = watch.people(settings.people)
         self.since = watch.since
@@ -274,8 +291,7 @@ class _Known:
     def in_flight(self, key: Key) -> bool:
         if not self._flying:
             return False
-        kind, workspace, text, named = key
-        return (kind, *self._subject(workspace, text, named), False) in self._flying
+        return (key.kind, *self._subject(key[1:]), False) in self._flying
 
 
 class Engine:
@@ -343,13 +359,13 @@ class Engine:
             subjects.update(map(_SUBJECT, taught))
             for rule, needs in plan.needs:
                 try:
-                    for _, workspace_name, text, named in needs(call, self.settings.people):
-                        subjects.add(subject(workspace_name, text, named))
+                    for key in needs(call, self.settings.people):
+                        subjects.add(subject(key[1:]))
                 except (Exception, Overdue) as error:
                     self._rule_error(rule.info.id, error)
-            if plan.told or plan.needs or plan.learn:
+            if plan.remembers:
                 for identifier in call.identifiers:
-                    subjects.add(subject(call.workspace, identifier, False))
+                    subjects.add(subject((call.workspace, identifier, False)))
         if subjects:
             subjects.add(workspace.subject(opened.workspace))
             if opened.joined is not None:
@@ -581,8 +597,8 @@ class Engine:
     ) -> None:
         """Seal facts, and keep what they teach."""
         seal = self.sealer.subject
-        for (kind, workspace_name, text, named), value, ttl, is_announced in facts:
-            subject = seal(workspace_name, text, named)
+        for key, value, ttl, is_announced in facts:
+            kind, subject = key.kind, seal(key[1:])
             if isinstance(value, Deadline):
                 says: Value = self._sealed(value, call, opened)
             else:
@@ -646,19 +662,19 @@ class Engine:
         return plan
 
     def _planned(self, form: Form) -> Plan:
-        rules = [rule for rule in self.rules if self._is_concerned(rule, form)]
-        params = self._params
+        of_kind = [rule for rule in self.rules if form.kind in rule.info.kinds and form.api in rule.info.apis]
+        rules = [rule for rule in of_kind if self._is_concerned(rule, form)]
+        params, told = self._params, tuple(tell for kinds, tell in TELLING if form.kind in kinds)
         return Plan(
             needs=tuple((rule, rule.needs) for rule in rules if rule.needs is not None),
             learn=tuple((rule, rule.learn, params[rule.info.id]) for rule in rules if rule.learn is not None),
             check=tuple((rule, rule.check, params[rule.info.id]) for rule in rules if rule.check is not None),
             review=tuple((rule, rule.review, params[rule.info.id]) for rule in rules if rule.review is not None),
-            told=tuple(tell for kinds, tell in TELLING if form.kind in kinds),
+            told=told,
+            remembers=bool(told) or any(rule.needs or rule.learn for rule in of_kind),
         )
 
     def _is_concerned(self, rule: Rule, form: Form) -> bool:
-        if form.kind not in rule.info.kinds or form.api not in rule.info.apis:
-            return False
         try:
             return rule.concerns is None or rule.concerns(form)
         except (Exception, Overdue) as error:
@@ -701,8 +717,8 @@ def _of_store(fact: Fact) -> Taught:
     return fact.key.of, fact.key.kind, fact.value, fact.ttl
 
 
-def _is_sealed(workspace: str, sealed: str, named: bool) -> Subject:
-    return Subject(workspace, sealed)
+def _is_sealed(words: tuple[str, str, bool]) -> Subject:
+    return made(Subject, words[:2])
 
 
 def _short(text: str) -> str:

@@ -6,12 +6,13 @@ exchange's own time; sizes are bytes. This module imports nothing else of the pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from hashlib import blake2b
 from itertools import islice, repeat
 from operator import itemgetter
+from string import ascii_uppercase, digits
 from types import MappingProxyType
 from typing import Any, Concatenate, Final, Literal, NamedTuple, Protocol, Self, dataclass_transform, get_args
 from urllib.parse import urlsplit
@@ -303,6 +304,9 @@ class Credentials:
 NO_CREDENTIALS: Final = Credentials()
 
 
+_SKETCHED: Final = bytes.maketrans(digits.encode() + ascii_uppercase.encode(), b"0" * 10 + b"A" * 26)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Call(Made):
     """One logical operation of an exchange: an identify, an event, one item of a batch.
@@ -353,6 +357,11 @@ class Call(Made):
         """The bytes of this call alone, for a quick first look; None for an item of a batch."""
         return self.document.raw if self.item is None else None
 
+    @once
+    def sketch(self) -> bytes | None:
+        """`raw` for a first look: digits are 0, capitals are A, and what sets groups of digits apart is left out."""
+        return None if self.raw is None else self.raw.translate(_SKETCHED, b" _-")
+
     @property
     def updates_only(self) -> bool:
         """True for an identify that makes nobody (reference 2.1: `_update`)."""
@@ -373,11 +382,21 @@ class Call(Made):
         """The identifier that stands for the person, as `kind:value`."""
         return self.identifiers[0] if self.identifiers else self.person.main()
 
+    def key(self, kind: str, subject: str) -> Key:
+        """The key of a fact in the workspace of this call."""
+        return made(Key, (kind, self.workspace, subject, False))
+
+    @once
+    def seen(self) -> Span:
+        """That something was seen now, in this exchange."""
+        return Span(self.at, self.at, Origin(self.exchange.id, self.exchange.connection))
+
     @once
     def form(self) -> Form:
         """How this call is built."""
         body, attributes, data = tuple(self.body), tuple(self.attributes), tuple(self.data)
-        said = self.name, body, attributes, data, bool(self.person.anonymous), bool(self.document.faults)
+        types = tuple(map(type, self.body.values()))
+        said = self.name, body, types, attributes, data, bool(self.person.anonymous), bool(self.document.faults)
         return made(Form, (self.api, self.kind, self.endpoint, self.item is None, *said))
 
     def holds(self, where: str) -> bool:
@@ -412,7 +431,9 @@ class Form(NamedTuple):
     """False for an item of a batch."""
     name: str | None
     body: tuple[str, ...]
-    """The names in it, as in the two below."""
+    """The names in it, as in `attributes` and `data`."""
+    types: tuple[type, ...]
+    """What Python makes of each member of the body."""
     attributes: tuple[str, ...]
     data: tuple[str, ...]
     anonymous: bool
@@ -477,25 +498,24 @@ def shape(fields: Mapping[str, Json], depth: int = DEEPEST) -> Shape:
     plain = len(kinds) <= LONGEST and SIMPLE.issuperset(kinds) and "" not in fields.values()
     if plain and max(map(len, fields), default=0) <= RECALLED:
         return tuple(zip(fields, kinds, repeat(())))
+    return tuple(_parts(islice(fields.items(), LONGEST), depth - 1))
+
+
+def _parts(members: Iterable[tuple[str, Json]], depth: int) -> list[tuple[str, type, Shape]]:
     found: list[tuple[str, type, Shape]] = []
-    for name, value in fields.items() if len(fields) <= LONGEST else islice(fields.items(), LONGEST):
+    for name, value in members:
         kind = type(value)
         if len(name) > RECALLED:
             continue  # shapes are kept, and are bounded in number alone
-        if kind is dict or kind is list:
-            if value:
-                found.append((name, kind, _members(value, depth - 1)))  # type: ignore[arg-type]  # it is one
-        elif value or kind is int or kind is bool or kind is float:
-            found.append((name, kind, ()))
-    return tuple(found)
-
-
-def _members(value: dict[str, Json] | list[Json], depth: int) -> Shape:
-    if not depth:
-        return ()
-    if isinstance(value, dict):
-        return shape(value, depth)
-    return tuple(dict.fromkeys([part for member in value[:LONGEST] for part in shape({"": member}, depth)]))
+        if value or kind is int or kind is bool or kind is float:
+            within: Shape = ()
+            if kind is dict and depth:
+                within = shape(value, depth)  # type: ignore[arg-type]  # it is one
+            elif kind is list and depth:
+                listed = zip(repeat(""), value[:LONGEST])  # type: ignore[arg-type, index]
+                within = tuple(dict.fromkeys(_parts(listed, depth - 1)))
+            found.append((name, kind, within))
+    return found
 
 
 def keys_of(path: Path) -> list[str | int]:

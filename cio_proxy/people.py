@@ -76,7 +76,7 @@ async def told(
                 continue
             done.people += 1
             done.identifiers += len(row.identifiers)
-            sealed = [sealer.subject(workspace_name, identifier, False).sealed for identifier in row.identifiers]
+            sealed = [sealer.subject((workspace_name, identifier, False)).sealed for identifier in row.identifiers]
             facts += people.told(workspace_name, sealed, row.email, made)
         if facts:
             await store.join_many(facts, (), now())

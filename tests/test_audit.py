@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from cio_proxy.audit import FINDINGS, UNREAD, Engine, sealed_with
+from cio_proxy.audit import FINDINGS, LARGEST, UNREAD, Engine, sealed_with
 from cio_proxy.facts import Reading
 from cio_proxy.model import (
     IDENTIFIED,
@@ -11,6 +11,7 @@ from cio_proxy.model import (
     Exchange,
     Fact,
     Finding,
+    Form,
     Kept,
     Key,
     Known,
@@ -72,6 +73,46 @@ def test_what_a_rule_could_not_judge_is_told_with_the_reason() -> None:
     unable = replace(RULES[0], check=lambda call, known: [Unavailable("people are partial")])
     assert judged(unable, unable=lambda rule, reason: reasons.append((rule, reason))) == ()
     assert reasons == [(INFO.id, "people are partial")]
+
+
+def test_a_rule_is_asked_once_whether_a_form_concerns_it_and_about_no_call_of_one_that_does_not() -> None:
+    forms: list[tuple[str, ...]] = []
+
+    def concerns(form: Form) -> bool:
+        forms.append(form.attributes)
+        return "plan" in form.attributes
+
+    rule = replace(RULES[0], concerns=concerns, check=lambda call, known: [finding(1)])
+    engine = Engine(Settings(), [rule], SEAL)
+    bodies = [b'{"plan": "pro"}', b'{"size": 1}', b'{"plan": "basic"}', b'{"size": 2}']
+    found = [engine.judge(engine.open(replace(EXCHANGE, body=body)), Reading()).findings for body in bodies]
+    assert [len(each) for each in found] == [1, 0, 1, 0]
+    assert forms == [("plan",), ("size",)]
+
+
+def test_the_form_of_a_large_call_is_not_kept() -> None:
+    forms: list[Form] = []
+
+    def concerns(form: Form) -> bool:
+        forms.append(form)
+        return True
+
+    rule = replace(RULES[0], concerns=concerns)
+    engine = Engine(Settings(), [rule], SEAL)
+    large = replace(EXCHANGE, body=b'{"plan": "%s"}' % (b"a" * LARGEST))
+    for exchange in (large, large, EXCHANGE, EXCHANGE):
+        engine.open(exchange)
+    assert [form.body for form in forms] == [("plan",), ("plan",), ()]
+
+
+def test_a_rule_that_cannot_say_whether_a_form_concerns_it_is_asked_about_its_calls() -> None:
+    def concerns(form: Form) -> bool:
+        raise RuntimeError
+
+    errors: list[str] = []
+    rule = replace(RULES[0], concerns=concerns, check=lambda call, known: [finding(1)])
+    assert len(judged(rule, rule_error=lambda rule, error: errors.append(rule))) == 1
+    assert errors == [INFO.id]
 
 
 def settled(exchange: Exchange, rule: Rule, reading: Reading = UNREAD) -> list[tuple[str, str]]:

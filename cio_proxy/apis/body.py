@@ -72,9 +72,10 @@ def parse(raw: bytes) -> Document:
     if _too_deep(raw):
         return Document(raw, None, (Fault("too-deep", "", f"nested over {MAX_DEPTH} levels"),))
     try:
-        value, end = _STRICT.scan_once(text, 0)  # type: ignore[attr-defined]  # typeshed does not list it
+        strict = _STRICT if len(text) > MAX_DIGITS else _SHORT
+        value, end = strict.scan_once(text, 0)  # type: ignore[attr-defined]  # typeshed does not list it
         if end != len(text):
-            value = _STRICT.decode(text)
+            value = strict.decode(text)
     except (ValueError, RecursionError, StopIteration):
         return _parse_leniently(raw)
     return made(Document, (raw, value, () if isinstance(value, dict) else (_not_object(value),)))
@@ -145,6 +146,8 @@ def _integer(digits: str) -> int | str:
 
 
 _STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse, parse_int=_integer)
+_SHORT = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse)
+"""The same for what is too short to hold a number of too many digits."""
 _LENIENT = json.JSONDecoder(object_pairs_hook=_Pairs, parse_constant=_Nan, parse_int=_integer)
 
 

@@ -20,7 +20,7 @@ from cio_proxy.apis.parts import (
     text,
     timestamps,
 )
-from cio_proxy.model import NOBODY, Call, Kind, Person
+from cio_proxy.model import NOBODY, Call, Kind, Person, made
 
 type Groups = tuple[bytes, ...]
 
@@ -47,12 +47,9 @@ def _identify(envelope: Envelope, endpoint: str, groups: Groups) -> Call:
     if not isinstance(envelope.document.value, dict):
         return envelope.unreadable(endpoint, person=person)
     body = envelope.document.value
-    person = Person(
-        id=person.id or text(body.get("id")),
-        email=person.email or lower(text(body.get("email"))),
-        cio_id=person.cio_id,
-        anonymous=text(body.get("anonymous_id")),
-    )
+    id = person.id or text(body.get("id"))
+    email = person.email or lower(text(body.get("email")))
+    person = made(Person, (id, email, None, person.cio_id, text(body.get("anonymous_id"))))
     return envelope.call(
         "identify",
         endpoint,

@@ -156,12 +156,14 @@ class MemoryStore:
             row = self._records.get(subject, EMPTY)
             if not row and self._forgotten is not None and not subject.sealed:
                 row = _row(_forgotten(subject, self._forgotten), self._forgotten + workspace.LIFE)
-                self._counted(workspace.LOST)
+                self._kinds[workspace.LOST] += 1
+                self._count += 1
             row = grown[subject] = self._records[subject] = _row(row, row.earliest)
             self._records.move_to_end(subject)
         old = row.get(kind)
         if old is None:
-            self._counted(kind)
+            self._kinds[kind] += 1
+            self._count += 1
             if expiry - now <= FLEETING:
                 heapq.heappush(self._fleeting, (expiry, key))
         elif old.expiry > now and type(old.value) is type(value):
@@ -186,10 +188,6 @@ class MemoryStore:
         for subject, marks in list(self._marks.items()):
             if all(expiry <= now for _, expiry in marks.values()):
                 del self._marks[subject]
-
-    def _counted(self, kind: str) -> None:
-        self._kinds[kind] += 1
-        self._count += 1
 
     def _evict(self, now: float) -> None:
         while self._count > self.limit:

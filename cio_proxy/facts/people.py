@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from cio_proxy.facts.workspace import LIFE
-from cio_proxy.model import DELETED, HAS_EMAIL, IDENTIFIED, Call, Fact, Key, Kind, Origin, Span
+from cio_proxy.model import DELETED, HAS_EMAIL, IDENTIFIED, Call, Fact, Key, Kind, Span
 
 MAKING: frozenset[Kind] = frozenset({"identify", "form_submit", "device_add", "relationship_add", "merge"})
 """What makes a person, or needs one."""
@@ -21,11 +21,10 @@ def learn(call: Call) -> Iterator[Fact]:
         kind = DELETED
     else:
         return
-    span = Span(call.at, call.at, Origin(call.exchange.id, call.exchange.connection))
     for identifier in call.identifiers:
-        yield Fact(Key(kind, call.workspace, identifier), span, LIFE, announced=kind == IDENTIFIED)
+        yield Fact(call.key(kind, identifier), call.seen, LIFE, announced=kind == IDENTIFIED)
     for identifier in call.merged.identifiers():
-        yield Fact(Key(DELETED, call.workspace, identifier), span, LIFE)
+        yield Fact(call.key(DELETED, identifier), call.seen, LIFE)
 
 
 def told(workspace: str, sealed: Iterable[str], email: bool, at: float) -> Iterator[Fact]:

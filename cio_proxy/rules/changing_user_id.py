@@ -316,14 +316,14 @@ def _belonging(call: Call) -> Iterator[tuple[Key, str]]:
         yield ids_of, _name(person.id)
     key = person.id or person.email
     if key and "@" in key and (own := _own(call)) and _is_own_mailbox(key.lower()):
-        yield Key("ids-of", call.workspace, f"user:{own}\0{created(call.attributes)}"), _name(key)
+        yield call.key("ids-of", f"user:{own}\0{created(call.attributes)}"), _name(key)
 
 
 def _ids_of(call: Call) -> Key | None:
     """The ids of somebody's own e-mail address, where a call gives both."""
     person = call.person
     if person.id and person.email and person.cio_id is None and _is_own_mailbox(person.email):
-        return Key("ids-of", call.workspace, f"email:{person.email}")
+        return call.key("ids-of", f"email:{person.email}")
     return None
 
 
@@ -422,12 +422,12 @@ def _is_keyed_by_id(call: Call) -> bool:
 
 
 def _gone(call: Call) -> Key:
-    return Key("gone", call.workspace, "who is gone")
+    return call.key("gone", "who is gone")
 
 
 def _addresses(call: Call) -> Key:
-    return Key("addresses", call.workspace, f"id:{call.person.id}")
+    return call.key("addresses", f"id:{call.person.id}")
 
 
 def _spellings(call: Call) -> Key:
-    return Key("spellings", call.workspace, f"id:{call.person.id}".lower())
+    return call.key("spellings", f"id:{call.person.id}".lower())

@@ -60,8 +60,8 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[F
     """That the event was sent, for as long as a repetition of it is a duplicate."""
     if (key := _key(call)) is None:
         return ()
-    origin = Origin(call.exchange.id, call.exchange.connection) if outcome.kind == "accepted" else UNSURE
-    return (Fact(key, Span(call.at, call.at, origin), params["within"] + 1.0),)
+    sent = call.seen if outcome.kind == "accepted" else Span(call.at, call.at, UNSURE)
+    return (Fact(key, sent, params["within"] + 1.0),)
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
@@ -104,7 +104,7 @@ def _key(call: Call) -> Key | None:
     if not (_has_exact_time(call) or _happens_once(call.form)):
         return None
     person = call.subject
-    return Key("event-sent", call.workspace, f"{call.exchange.host}\0{person}\0{call.digest}") if person else None
+    return call.key("event-sent", f"{call.exchange.host}\0{person}\0{call.digest}") if person else None
 
 
 def _happens_once(form: Form) -> bool:

@@ -89,8 +89,17 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
     sent = call.credentials.secret
     secret = sent if len(sent) >= 16 and call.api != "pipelines" else None
     in_body = (raw := call.raw) is None or _may_show(raw, secret)
-    found = (*_placeholder(call), *_from_browser(call), *_in_url(call)) if call.leads else ()
+    found = _in_head(call) if call.leads else ()
     return chain(found, _in_body(call, secret)) if in_body else found
+
+
+def _in_head(call: Call) -> Iterable[Finding]:
+    credentials, headers, target = call.credentials, call.exchange.named, call.exchange.target
+    if are_placeholders(credentials.user, credentials.secret) or b"?" in target or not target.startswith(b"/"):
+        return (*_placeholder(call), *_from_browser(call), *_url(call))
+    if MARKS.isdisjoint(headers) and b"Mozilla/" not in headers.get(b"user-agent", b""):
+        return ()
+    return _from_browser(call)
 
 
 def _placeholder(call: Call) -> Iterable[Finding]:
@@ -102,6 +111,11 @@ def _placeholder(call: Call) -> Iterable[Finding]:
     message = f"the {what} is a placeholder, or a setting that was never made"
     effect = f"Customer.io {UNKNOWN_KEY.get(call.api, 'answers 401')}, and nothing is stored."
     return (_finding("header:Authorization", message, effect, "certain", f"{len(word)} characters"),)
+
+
+def are_placeholders(user: str, secret: str) -> bool:
+    """Whether one of them is."""
+    return is_placeholder(user) or is_placeholder(secret)
 
 
 @recalled(1_000)
@@ -128,11 +142,6 @@ def _from_browser(call: Call) -> Iterable[Finding]:
 def _is_browser(agent: bytes | None) -> bool:
     """Scripts call themselves Mozilla too (PowerShell, Google Apps Script), but name no engine."""
     return agent is not None and b"Mozilla/" in agent and (b"AppleWebKit/" in agent or b"Gecko/" in agent)
-
-
-def _in_url(call: Call) -> Iterable[Finding]:
-    target = call.exchange.target
-    return _url(call) if b"?" in target or not target.startswith(b"/") else ()
 
 
 def _url(call: Call) -> Iterator[Finding]:

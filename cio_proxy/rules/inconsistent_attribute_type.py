@@ -32,6 +32,7 @@ from typing import Any, Final, NamedTuple
 from cio_proxy.model import (
     SENT,
     TYPES,
+    Api,
     Call,
     Confidence,
     Fact,
@@ -121,14 +122,13 @@ class Types(NamedTuple):
 
 def needs(call: Call, people: People) -> Iterable[Key]:
     """The types of the week before."""
-    scope = _scope(call)
-    return (key_of(call.workspace, scope, call.at // WEEK - 1),) if scope else ()
+    return _keys(call)[1:]
 
 
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[Fact]:
     """That this person has attributes of these types, if they were accepted; of an event, also that they sent it."""
-    scope, person = _scope(call), call.subject
-    if not scope or person is None or outcome.kind != "accepted":
+    keys, person = _keys(call), call.subject
+    if not keys or person is None or outcome.kind != "accepted":
         return ()
     labels = types_of(call.shape).labels
     if call.kind == "event":
@@ -136,44 +136,42 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[F
     if not labels:
         return ()
     groups = Groups(MOST, dict.fromkeys(labels, Sample(COUNTED, plain=frozenset((person,)))))
-    return (Fact(key_of(call.workspace, scope, call.at // WEEK), groups, 2 * WEEK),)
+    return (Fact(keys[0], groups, 2 * WEEK),)
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
     """One finding for each attribute of a type that few have."""
-    scope = _scope(call)
-    if not scope or not call.shape:
+    if not call.shape:
         return ()
-    week = call.at // WEEK
-    now = known.groups(key_of(call.workspace, scope, week))
-    before = known.groups(key_of(call.workspace, scope, week - 1))
+    seen = [groups.samples for key in _keys(call) if (groups := known.groups(key)) is not None]
     types = types_of(call.shape)
-    seen = [groups.samples for groups in (now, before) if groups is not None]
     for samples in seen:
         if not types.rivals.isdisjoint(samples):
             return _odd(call, types, seen, known)
     return ()
 
 
+def _keys(call: Call) -> tuple[Key, ...]:
+    if call.kind == "identify" and not call.attributes:
+        return ()
+    event = None if call.kind == "identify" else (call.name or "").strip()
+    if event is not None and len(event) > LONGEST:  # the last ones are kept, and bounded in number alone
+        return ()
+    return keys_of(call.workspace, call.api, event, call.at // WEEK)
+
+
 @lru_cache(10_000)
-def key_of(workspace: str, scope: str, week: float) -> Key:
-    """The key of the types of what is in one scope in one week."""
-    return Key(TYPES, workspace, f"{week:.0f}\0{scope}", named=True)
+def keys_of(workspace: str, api: Api, event: str | None, week: float) -> tuple[Key, ...]:
+    """The keys of this week's types and of those of the week before: of the people of one API, or of an event.
 
-
-def _scope(call: Call) -> str:
-    """What an attribute belongs to: the people of one API, or an event of one name."""
-    api = "pipelines" if call.api == "pipelines" else "track"
-    if call.kind == "identify":
-        return api if call.attributes else ""
-    return scope_of(call.name, api) if call.name else ""
-
-
-@recalled(10_000)
-def scope_of(name: str, api: str) -> str:
-    """The scope of an event; none for a name that may be another one in each call."""
-    name = name.strip()
-    return f"{api}\0{name}" if is_fixed(name) else ""
+    There are none for an event without a name, or whose name may be another one in each call.
+    """
+    scope = "pipelines" if api == "pipelines" else "track"
+    if event is not None:
+        if not event or not is_fixed(event):
+            return ()
+        scope = f"{scope}\0{event}"
+    return tuple(Key(TYPES, workspace, f"{each:.0f}\0{scope}", named=True) for each in (week, week - 1))
 
 
 @recalled(10_000)

@@ -18,8 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import NoneType
+from typing import Final
 
-from cio_proxy.model import KINDS, Call, Confidence, Finding, Json, Kind, Known, RuleInfo, pointer
+from cio_proxy.model import KINDS, Call, Confidence, Finding, Form, Json, Kind, Known, RuleInfo, pointer
 
 RULE = RuleInfo(
     id="invalid-field",
@@ -97,6 +99,8 @@ FIELDS_V1: Mapping[Kind, tuple[Field, ...]] = {
     "segment_remove": (needed("ids", ARRAY),),
     "form_submit": (needed("data", OBJECT),),
 }
+PLAIN: Final = frozenset({"identify", "event", "page", "screen"})
+"""Calls of Track v1 of which only the outermost fields are judged."""
 METRIC_V1 = (needed("delivery_id", NAME), needed("metric", NAME))
 
 NAMED = (needed("name", NAME), Field("attributes", OBJECT), Field("timestamp", SECONDS))
@@ -143,6 +147,22 @@ CALLS: Mapping[str, tuple[Field, ...]] = {
     "group": (*SENT_BY, needed("groupId", TEXT), Field("traits", OBJECT)),
     "alias": (needed("userId", TEXT), needed("previousId", TEXT)),
 }
+
+
+def concerns(form: Form) -> bool:
+    """All but a plain identify or event of Track v1 whose fields are as documented."""
+    fields = FIELDS_V1[form.kind] if form.api == "track_v1" and form.kind in PLAIN else None
+    if fields is None or "cio_subscription_preferences" in form.body:
+        return True
+    types = dict(zip(form.body, form.types, strict=True))
+    return not all(_fits(field, types.get(field.name, NoneType), form) for field in fields)
+
+
+def _fits(field: Field, kind: type, form: Form) -> bool:
+    if kind is NoneType:
+        return not field.required
+    filled = not field.filled or kind is not str or (field.name == "name" and bool((form.name or "").strip()))
+    return kind in field.type.sure and filled
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:

@@ -182,8 +182,8 @@ def due(deadline: Deadline, known: Known) -> Iterator[Finding]:
 def _given(call: Call, identifier: str, attribute: str) -> Key:
     """The fact that a person has an attribute."""
     if attribute == EMAIL:
-        return Key(HAS_EMAIL, call.workspace, identifier)
-    return Key("has-attribute", call.workspace, f"{identifier}\0{attribute}")
+        return call.key(HAS_EMAIL, identifier)
+    return call.key("has-attribute", f"{identifier}\0{attribute}")
 
 
 def _finding(call: Call, attribute: str) -> Finding:

@@ -83,8 +83,8 @@ OTHERS: Mapping[Api, Places] = {
 def check(call: Call, known: Known) -> Iterable[Finding]:
     """One finding for each identifier that is a placeholder as a whole."""
     found: list[Finding] = []
-    named = call.person.cio_id or call.person.id
-    if call.person_at == "path:" and is_placeholder(named) and _is_in_path(call):
+    named = call.person.cio_id or call.person.id or ""
+    if named[:1] in FIRST and call.person_at == "path:" and is_placeholder(named) and _is_in_path(call):
         found.append(_finding("path:", named))
     for member, names in IN_BODY.get((call.api, call.kind)) or OTHERS.get(call.api, ()):
         held = call.body.get(member) if member else call.body

@@ -113,7 +113,7 @@ def _is_state(name: str, value: Json) -> bool:
 
 def _key(call: Call) -> Key | None:
     person = call.subject
-    return None if person is None else Key("identify-latest", call.workspace, person)
+    return None if person is None else call.key("identify-latest", person)
 
 
 def digest(call: Call) -> str:

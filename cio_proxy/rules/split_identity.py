@@ -29,9 +29,7 @@ from cio_proxy.model import (
     Call,
     Fact,
     Finding,
-    Key,
     Known,
-    Origin,
     Outcome,
     Param,
     RuleInfo,
@@ -66,12 +64,10 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
 
 def _judge(call: Call, known: Known) -> Iterator[Finding]:
     two = [f"id:{call.person.id}", f"email:{call.person.email}"]
-    apart = [known.span(Key("alone", call.workspace, each)) for each in two]
-    if None in apart or any(
-        known.span(Key(kind, call.workspace, each)) for kind in ("joined-identity", DELETED) for each in two
-    ):
+    apart = [known.span(call.key("alone", each)) for each in two]
+    if None in apart or any(known.span(call.key(kind, each)) for kind in ("joined-identity", DELETED) for each in two):
         return
-    made = [known.span(Key("made-alone", call.workspace, each)) for each in two]
+    made = [known.span(call.key("made-alone", each)) for each in two]
     if not any(span is not None and span.first >= known.since - MINUTE for span in made):
         return
     yield RULE.finding(
@@ -91,14 +87,13 @@ def review(call: Call, outcome: Outcome, known: Known) -> Iterator[Fact]:
     if not identifiers or outcome.of(call) == "refused":
         return
     ttl = known.params["remember"]
-    new = [each for each in identifiers if known.span(Key(IDENTIFIED, call.workspace, each)) is None]
+    new = [each for each in identifiers if known.span(call.key(IDENTIFIED, each)) is None]
     if call.kind == "merge" or len(identifiers) > 1:
-        if new or any(known.span(Key("alone", call.workspace, each)) for each in identifiers):
+        if new or any(known.span(call.key("alone", each)) for each in identifiers):
             seen = Span(call.at, call.at)
-            yield from (Fact(Key("joined-identity", call.workspace, each), seen, ttl) for each in identifiers)
+            yield from (Fact(call.key("joined-identity", each), seen, ttl) for each in identifiers)
     elif new and call.kind == "identify" and outcome.of(call) == "accepted" and not call.updates_only:
-        origin = Origin(call.exchange.id, call.exchange.connection)
-        yield Fact(Key("alone", call.workspace, new[0]), Span(call.at, call.at, origin), ttl)
+        yield Fact(call.key("alone", new[0]), call.seen, ttl)
         created_at = created(call.attributes)
         if created_at is not None and abs(call.at - created_at) <= known.params["new_within"]:
-            yield Fact(Key("made-alone", call.workspace, new[0]), Span(created_at, call.at), ttl)
+            yield Fact(call.key("made-alone", new[0]), Span(created_at, call.at), ttl)

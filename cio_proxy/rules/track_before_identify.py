@@ -42,7 +42,6 @@ from cio_proxy.model import (
     Groups,
     Key,
     Known,
-    Origin,
     Outcome,
     Param,
     People,
@@ -126,11 +125,10 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[F
 
 def _came(call: Call, name: str, params: Mapping[str, Any]) -> Iterator[Fact]:
     ttl = params["remember"]
-    span = Span(call.at, call.at, Origin(call.exchange.id, call.exchange.connection))
     for identifier in call.identifiers:
-        yield Fact(Key("event-first", call.workspace, identifier), span, ttl)
+        yield Fact(call.key("event-first", identifier), call.seen, ttl)
         if is_sign_up(name):
-            yield Fact(Key("sign-up-first", call.workspace, identifier), span, ttl)
+            yield Fact(call.key("sign-up-first", identifier), call.seen, ttl)
 
 
 def needs(call: Call, people: People) -> Iterable[Key]:
@@ -144,9 +142,9 @@ def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Fact]:
         return ()
     if call.kind == "event":
         for identifier in call.identifiers:
-            if known.span(Key("event-first", call.workspace, identifier)):
+            if known.span(call.key("event-first", identifier)):
                 return ()
-        if not any(known.span(Key(IDENTIFIED, call.workspace, each)) for each in call.identifiers):
+        if not any(known.span(call.key(IDENTIFIED, each)) for each in call.identifiers):
             return ()
         order = RIGHT
     else:
@@ -216,10 +214,10 @@ def _late(call: Call, known: Known) -> tuple[str, Span] | None:
     identifiers = call.identifiers
     for identifier in identifiers:
         for kind in (IDENTIFIED, DELETED):
-            if known.span(Key(kind, call.workspace, identifier)):
+            if known.span(call.key(kind, identifier)):
                 return None
     for identifier in identifiers:
-        event = known.span(Key("event-first", call.workspace, identifier))
+        event = known.span(call.key("event-first", identifier))
         if event is not None:
             return (identifier, event) if _is_in_order(call, event, known.params["grace"]) else None
     return None

@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +12,8 @@ from hypothesis import strategies as st
 
 from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.facts import Reading
-from cio_proxy.model import Exchange, Finding, Settings
-from cio_proxy.rules import RULES
+from cio_proxy.model import Exchange, Finding, Outcome, Settings
+from cio_proxy.rules import RULES, Rule
 from cio_proxy.rules.hardcoded_credentials import is_placeholder
 
 ROUTES = [
@@ -88,6 +90,25 @@ def test_no_rule_fails_on_any_json(route: tuple[str, str, bytes], value: dict[st
     host, method, target = route
     body = {"batch": [value, value]} if target.endswith(b"/batch") else value
     judged(host, method, target, json.dumps(body).encode(), authorization)
+
+
+def told(rules: Sequence[Rule], exchange: Exchange) -> tuple[object, object, object]:
+    """What rules say of an exchange, and what they learn of it before and after its answer."""
+    engine = Engine(Settings(people="complete", report="possible"), rules, sealed_with(b"k" * 32))
+    opened = engine.open(exchange)
+    findings = engine.judge(opened, Reading()).findings
+    return findings, [taught for _, _, taught in opened.parts], engine.settle(opened, Outcome("accepted", 1.75e9, 200))
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route[0]}{route[2].decode()}")
+@given(value=st.dictionaries(NAMES, VALUES, max_size=6))
+def test_a_rule_has_nothing_to_tell_of_a_form_that_does_not_concern_it(
+    route: tuple[str, str, bytes], value: dict[str, Any]
+) -> None:
+    host, method, target = route
+    body = json.dumps({"batch": [value, value]} if target.endswith(b"/batch") else value).encode()
+    exchange = Exchange(id="1", at=1.75e9, method=method, target=target, host=host, headers=(), body=body)
+    assert told(RULES, exchange) == told([replace(rule, concerns=None) for rule in RULES], exchange)
 
 
 @pytest.mark.parametrize("piece", ["{", "{{", "${", "%(", "<%", "{%", "/", "//@", "a", "%2F", "cio_"])

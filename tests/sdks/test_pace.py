@@ -51,7 +51,7 @@ async def upstream(arrived: list[Arrival]) -> AsyncIterator[str]:
                 length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
                 await reader.readexactly(int(length.partition(b":")[2]))
                 method, target, _ = head.split(b" ", 2)
-                person = (target.decode().split("/") + [""])[4]
+                person = [*target.decode().split("/"), ""][4]
                 arrived.append(Arrival(time.monotonic(), method.decode(), person))
                 writer.write(OK)
         except (asyncio.IncompleteReadError, ConnectionError):
