@@ -237,6 +237,8 @@ def test_the_finding_waits_for_a_day_after_its_window() -> None:
     assert list(review(call, Outcome("accepted", NOW), Remembered(True))) == []  # type: ignore[arg-type]
     both = replace(call, person=Person(id="1", anonymous="a"))
     assert list(review(both, Outcome("accepted", NOW), Remembered(False))) == []  # type: ignore[arg-type]
+    nobody = replace(call, kind="identify")
+    assert list(review(nobody, Outcome("accepted", NOW), Remembered(False))) == []  # type: ignore[arg-type]
     begun, waiting = review(call, Outcome("accepted", NOW), Remembered(False))  # type: ignore[arg-type]
     person = replace(call, kind="identify", person=Person(id="1", email="a@b.c"), attributes={"created_at": NOW})
     (people,) = review(person, Outcome("accepted", NOW), Remembered(True))  # type: ignore[arg-type]
