@@ -77,8 +77,8 @@ WORDS: Mapping[str, tuple[str, Confidence]] = {
 
 
 _HOST = re.compile(r"(?:https?://)?[^/?#]*/?\Z", re.IGNORECASE)
-_NUMBER = re.compile(r"(?<![\d.])(?<![vV])\d{3,}(?![\d.])")
-"""Three digits or more that are no version."""
+_NUMBER = re.compile(r"(?<![\d.])\d{3,}(?![\d.])")
+"""Three digits or more that are no part of a version."""
 _PERIOD = re.compile(
     r"(?:19|20)\d\d(?:0[1-9]|[1-4]\d|5[0-3])?\Z"  # a year, and a month or a week of it
     r"|(?:0[1-9]|1[0-2])(?:19|20)\d\d\Z"
