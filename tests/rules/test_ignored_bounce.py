@@ -8,6 +8,7 @@ import pytest
 
 from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.drivers import Recorded, audit_recorded
+from cio_proxy.facts.memory import MemoryStore
 from cio_proxy.model import Exchange, Finding, Json, RuleSettings, Settings
 from cio_proxy.rules import RULES
 
@@ -49,7 +50,11 @@ def webhook(at: float, metric: str = "bounced", failure: Json = GONE, **data: Js
 
 
 async def findings(
-    *sent: Sent, end: float = 3 * DAY, params: dict[str, Any] | None = None, status: Sequence[int] = ()
+    *sent: Sent,
+    end: float = 3 * DAY,
+    params: dict[str, Any] | None = None,
+    status: Sequence[int] = (),
+    store: MemoryStore | None = None,
 ) -> list[Finding]:
     """All that the rule says, after an identify that shows the Track site."""
     recorded = []
@@ -78,7 +83,7 @@ async def findings(
         sealed_with(b"k" * 32),
         rule_error=lambda *error: errors.append(error),
     )
-    found = await audit_recorded(recorded, engine, end=NOW + end)
+    found = await audit_recorded(recorded, engine, end=NOW + end, store=store)
     assert errors == []
     return found
 
@@ -298,3 +303,48 @@ async def test_a_finding_names_the_gentler_ways_first_and_no_address() -> None:
         assert finding.fix.index("unsubscribed") < finding.fix.index("suppress`")
         assert "deletes the profile" in finding.fix
         assert "ada" not in repr(finding)
+
+
+async def kept(store: MemoryStore, kind: str) -> list[float]:
+    """For how long each fact of a kind is kept, in days from NOW."""
+    return sorted([round((each.expiry - NOW) / DAY, 3) async for _, each in store.scan(kind)])
+
+
+async def test_a_reaction_is_remembered_for_longer_than_its_bounce() -> None:
+    store = MemoryStore()
+    await findings(
+        webhook(0), put(HOUR, email="ada@example.org"), webhook(2 * HOUR, "opened", None), end=0, store=store
+    )
+    assert await kept(store, "bounced") == [30.0] * 3
+    assert await kept(store, "no-mailbox") == [30.0] * 3
+    assert await kept(store, "reacted") == [round(40 + 1 / 24, 3)] * 1 + [round(40 + 2 / 24, 3)]
+    assert await kept(store, "ignored-bounce") == [3.0]
+
+
+async def test_a_deadline_is_the_addresss_own() -> None:
+    store = MemoryStore()
+    await findings(webhook(0), webhook(1, recipient="bob@example.com", identifiers={"id": "43"}), end=0, store=store)
+    assert len({key.subject async for key, _ in store.scan("ignored-bounce")}) == 2
+    assert len({key.workspace async for key, _ in store.scan("ignored-bounce")}) == 1
+
+
+async def test_a_mail_that_customer_io_refused_leaves_the_rest_to_be_told() -> None:
+    again = put(3 * DAY, email="ada@example.com")
+    assert await told(webhook(0), send(HOUR), again, status=(200, 400)) == [
+        ("/to", "certain"),
+        UNANSWERED,
+        ("/email", "certain"),
+    ]
+
+
+async def test_of_several_addresses_each_is_judged() -> None:
+    bob = webhook(HOUR - 5, recipient="bob@example.com", identifiers={"id": "43"})
+    assert await told(webhook(0), bob, send(HOUR, "bob@example.com, ada@example.com"), end=DAY) == [("/to", "certain")]
+    assert (
+        await told(webhook(0), bob, send(2 * HOUR, "bob@example.com, ada@example.com"), end=DAY)
+        == [("/to", "certain")] * 2
+    )
+
+
+async def test_mail_that_arrives_in_the_second_of_the_bounce_came_after_it() -> None:
+    assert await told(webhook(0), webhook(5, "delivered", None, timestamp=NOW)) == []
