@@ -21,7 +21,7 @@ from proxy import BIN, HERE, LOAD_CORE, PROXY_CORE, Round, Subject, line, load, 
 
 CONNECTIONS = (1, 8)
 ALLOWED = 1.2
-"""How many times bare mitmdump's latency may be added (issue: within 20 %)."""
+"""How many times bare mitmdump's latency may be added: within 20 %."""
 
 
 def main(rounds: int, seconds: float) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from cio_proxy.config import overlay
 from cio_proxy.examples import Example, Sent, read
 from cio_proxy.masking import masked
-from cio_proxy.model import Settings
+from cio_proxy.model import Address, Listener, Settings
 from cio_proxy.rules import RULES, Rule
 
 from .conftest import OpenDoor, read_message, upstream
@@ -58,6 +58,14 @@ def raw(sent: Sent) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n" + (exchange.body or b"")
 
 
+def listening(settings: Settings, sents: list[Sent], app: str) -> Settings:
+    """The settings with the listeners that a case wants."""
+    free, wanted = Address("127.0.0.1", 0), {sent.exchange.listener for sent in sents}
+    if "inbound" in wanted:
+        settings = replace(settings, inbound=free, app=app)
+    return replace(settings, explicit=free) if "explicit" in wanted else settings
+
+
 @pytest.mark.once
 @pytest.mark.parametrize(("rule", "example"), CASES, ids=[f"{r.info.id}: {e.kind}: {e.name}" for r, e in CASES])
 async def test_an_example_gives_its_findings_live(rule: Rule, example: Example, open_door: OpenDoor) -> None:
@@ -69,20 +77,25 @@ async def test_an_example_gives_its_findings_live(rule: Rule, example: Example, 
         + [(s.answered_at, number, 1) for number, s in enumerate(sents)]
     )
     sandbox = any(s.exchange.sandbox for s in sents)
-    connections: dict[str, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
+    connections: dict[tuple[str, Listener], tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
     answers: dict[int, asyncio.Task[bytes]] = {}
     async with (
         upstream(stage.answer) as raw_upstream,
-        open_door(raw_upstream.url, settings, clock=lambda: stage.now, sandbox=sandbox) as door,
+        open_door(
+            raw_upstream.url,
+            listening(settings, sents, raw_upstream.url),
+            clock=lambda: stage.now,
+            sandbox=sandbox,
+        ) as door,
     ):
         for at, number, phase in events:
             stage.now = at
             sent = sents[number]
             if phase == 0:
                 await door.auditor.expire(at)  # as the proxy does every second
-                name = sent.exchange.connection
+                name = (sent.exchange.connection, sent.exchange.listener)
                 if name not in connections:
-                    connections[name] = await door.connect()
+                    connections[name] = await door.connect(sent.exchange.listener)
                 reader, writer = connections[name]
                 stage.sending, stage.arrived = sent, asyncio.Event()
                 stage.released[sent.exchange.id] = asyncio.Event()
