@@ -20,7 +20,7 @@ from cio_proxy.model import Deadline, Fact, Kept, Key, Subject
 READ_SECONDS: Final = 0.1
 """How long an exchange waits for what is known."""
 RESERVE_SECONDS: Final = 2.0
-"""How long a slot in a schedule is waited for: who asks for one may wait, and a burst makes this process slow itself."""
+"""How long a slot in a schedule is waited for: who asks for one may wait, and a burst slows this process itself."""
 HELD_SECONDS: Final = 0.05
 """How long a write holds an answer back."""
 BEHIND_SECONDS: Final = 10.0
