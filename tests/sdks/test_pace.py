@@ -24,7 +24,7 @@ pytestmark = pytest.mark.once
 
 SITE, KEY = "f82ad78f695bd32f9d99", "a13c95a0bc44d9f01e27"
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
-SIZE = int(os.environ.get("CALLS", "160"))
+SIZE = int(os.environ.get("CALLS", "100"))
 """How many calls; `CALLS=2000` is the whole show."""
 
 
@@ -145,7 +145,7 @@ async def test_two_replicas_hold_a_burst_to_one_rate(tmp_path: Path, shared: int
     assert it.paced["held"] > SIZE * 0.5
     assert it.paced["passed"] == 0
     seconds = it.arrived[-1].at - it.arrived[0].at
-    assert seconds >= 0.9 * (SIZE - rate / 4) / rate
+    assert seconds >= 0.8 * (SIZE - rate / 4) / rate
 
 
 async def test_what_would_be_held_for_more_than_eight_seconds_passes_and_is_counted(
