@@ -27,6 +27,8 @@ from cio_proxy.model import (
 from cio_proxy.rules import RULES
 from cio_proxy.rules.changing_user_id import check, due, learn, review
 
+from .alone import remembered
+
 RULE = tuple(rule for rule in RULES if rule.info.id == "changing-user-id")
 NOW = 1.75e9
 DAY = 86_400.0
@@ -232,6 +234,13 @@ async def test_what_is_forgotten_by_the_end_of_the_wait_says_nothing() -> None:
         assert said(*kinds[:forgotten], *kinds[forgotten + 1 : 3]) == []
     for known in kinds[3:5]:
         assert said(*kinds[:3], known) == []
+
+
+async def test_one_wait_is_kept_for_an_address() -> None:
+    url = "track.customer.io/api/v1/customers/"
+    sent = [(float(number), "PUT", f"{url}{id}", ADA) for number, id in enumerate(("11", "22", "33"))]
+    ((_, deadline),) = (await remembered("changing-user-id", *sent))["changing-user-id"]
+    assert deadline.at == NOW + 1 + 7 * DAY
 
 
 async def test_the_wait_and_the_number_of_ids_are_configured() -> None:
