@@ -176,6 +176,7 @@ async def test_a_first_id_that_is_used_again_belongs_to_somebody() -> None:
         (ADA | {"user": "23"}, "possible"),
         (ADA | {"tenant": "south"}, "possible"),
         (MAIL | {"created_at": 1_700_000_042}, "possible"),
+        (MAIL | {"created_at": 1_700_000_042, "last_name": "Ada"}, "possible"),
         (MAIL | {"first_name": "Ada"}, "possible"),
         (MAIL, "possible"),
     ],
