@@ -699,10 +699,11 @@ class Groups:
     def lacks(self, other: Groups) -> bool:
         """Whether joining another one says anything new."""
         limit, samples = self.limit, self.samples
-        if self.reach < 0:
-            self.reach = max((mine.reach() for mine in samples.values()), default=0)  # type: ignore[misc]
-        if other.least >= self.reach and other.samples.keys() <= samples.keys():
-            return False
+        if len(other.samples) > 1 and other.least >= 0:  # of one label alone it is seen as soon below
+            if self.reach < 0:
+                self.reach = max((mine.reach() for mine in samples.values()), default=0)  # type: ignore[misc]
+            if other.least >= self.reach and other.samples.keys() <= samples.keys():
+                return False
         for label, theirs in other.samples.items():
             mine = samples.get(label)
             if mine is None:
