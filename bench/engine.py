@@ -40,6 +40,7 @@ def exchanges(count: int, start: int, people: int = PEOPLE) -> list[Exchange]:
             headers=HEADERS,
             body=body,
             connection="c",
+            carried=start + number + 1,
         )
         for number, (method, path, body) in enumerate(calls(count, start, people))
     ]
