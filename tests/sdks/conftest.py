@@ -68,9 +68,9 @@ class Proxy:
                 text=True,
                 env=os.environ | {"XDG_STATE_HOME": str(folder / "state"), "CIO_PROXY_STATE": str(folder / "state")},
             )
-        ready = json.loads(self._first_line())
-        self.url: str = ready["outbound"]
-        self.admin: str = ready["admin"]
+        self.ready: dict[str, Any] = json.loads(self._first_line())
+        self.url: str = self.ready["outbound"]
+        self.admin: str = self.ready["admin"]
         self._players: dict[tuple[str, ...], subprocess.Popen[str]] = {}
 
     def _first_line(self) -> str:
