@@ -10,7 +10,7 @@ Without I/O, and without a clock: times are Unix seconds of the exchanges. What 
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from typing import Final
@@ -58,6 +58,8 @@ class Probe:
         self._delay = settings.delay
         self._window = settings.delay / 2
         self._requests: OrderedDict[str, _Request] = OrderedDict()
+        self._traced: defaultdict[str, dict[int, _Request]] = defaultdict(dict)
+        """The open requests by each of their traces."""
         self._calls: OrderedDict[str, _Call] = OrderedDict()
         self._answered: OrderedDict[str, _Call] = OrderedDict()
         self._tallies: dict[Tallied, Waits] = {}
@@ -66,12 +68,16 @@ class Probe:
     def arrived(self, request: str, route: str, traces: Set[str]) -> None:
         """The app got a request. `traces` are the values by which calls may say that they belong to it."""
         if len(self._requests) >= OPEN:
-            self._requests.popitem(last=False)
-        self._requests[request] = _Request(route, traces)
+            self.gone(next(iter(self._requests)))
+        come = self._requests[request] = _Request(route, traces)
+        for trace in traces:
+            self._traced[trace][id(come)] = come
 
     def called(self, call: str, name: str, traces: Set[str]) -> None:
         """A call was sent to Customer.io. `call` is the id of its exchange: chance, by which it is picked or not."""
-        requests: Iterable[_Request] = [each for each in self._requests.values() if each.traces & traces]
+        requests: Iterable[_Request] = {
+            key: request for trace in traces for key, request in self._traced.get(trace, {}).items()
+        }.values()
         traced = bool(requests)
         if not traced:
             requests = self._requests.values() if len(self._requests) <= CROWD else ()
@@ -101,11 +107,20 @@ class Probe:
 
     def left(self, request: str, at: float) -> tuple[Waits, ...]:
         """The app has answered a request. Returns what there is to be looked at by now."""
-        gone = self._requests.pop(request, None)
+        gone = self.gone(request)
         if gone is not None:
             for call in gone.calls:
                 call.ends.append((gone.route, at))
         return tuple(self._judged(at))
+
+    def gone(self, request: str) -> _Request | None:
+        """A request is not open any more, whether or not the app has answered it."""
+        gone = self._requests.pop(request, None)
+        for trace in () if gone is None else gone.traces:
+            self._traced[trace].pop(id(gone), None)
+            if not self._traced[trace]:
+                del self._traced[trace]
+        return gone
 
     def _picks(self, call: str) -> bool:
         return int(call, 16) % 10_000 < self._share * 10_000

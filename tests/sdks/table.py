@@ -36,6 +36,7 @@ def refused(name: str) -> Pitfall:
 
 Reach = tuple[Pitfall, ...] | str
 
+BY_THE_APP = "shows it only within an app behind the inbound listener, whose own answers come late"
 BEHIND_A_BASE_URL = "is given the proxy as its base URL, so the region is the proxy's own setting"
 
 TABLE: dict[str, dict[str, Reach]] = {
@@ -183,6 +184,11 @@ TABLE: dict[str, dict[str, Reach]] = {
         NODE: (found("unplanned-event"),),
         TRACK: (found("unplanned-event"),),
         CDP: (found("unplanned-event"),),
+    },
+    "blocking-on-analytics": {
+        NODE: BY_THE_APP,
+        TRACK: BY_THE_APP,
+        CDP: BY_THE_APP,
     },
     "no-connection-pooling": {
         NODE: "sends through fetch, whose pool no option of its own turns off",
