@@ -64,7 +64,7 @@ INBOUND_MISSING: Final = (
     "app: nothing leads to it; give --inbound (or `inbound:`) the address where its clients come in"
 )
 PROBE_BLIND: Final = (
-    "probe.share: the latency probe sees nothing without the inbound listener; give --inbound and --app, or leave it"
+    "probe.share: the latency probe sees nothing without the inbound listener; give --inbound and --app"
 )
 PROBE_FORBIDDEN: Final = (
     "probe.share: the latency probe is not allowed before {}; add that to probe.upstreams, or leave probe.share out"
