@@ -25,7 +25,7 @@ OPEN: Final = 1_000
 WAITING: Final = 1_000
 """How many calls may wait for the moment to be judged; of more, the oldest is given up."""
 KINDS: Final = 200
-"""How many routes and kinds of calls are told apart."""
+"""How many routes and kinds of calls are told apart; of more, the one that was seen longest ago is begun anew."""
 CROWD: Final = 50
 """With more requests open at once nothing is told by time alone."""
 
@@ -58,11 +58,11 @@ class Probe:
         self._delay = settings.delay
         self._window = settings.delay / 2
         self._requests: OrderedDict[str, _Request] = OrderedDict()
-        self._traced: defaultdict[str, dict[int, _Request]] = defaultdict(dict)
+        self._traced: defaultdict[str, set[_Request]] = defaultdict(set)
         """The open requests by each of their traces."""
         self._calls: OrderedDict[str, _Call] = OrderedDict()
         self._answered: OrderedDict[str, _Call] = OrderedDict()
-        self._tallies: dict[Tallied, Waits] = {}
+        self._tallies: OrderedDict[Tallied, Waits] = OrderedDict()
         self._looked: dict[Tallied, int] = {}
 
     def arrived(self, request: str, route: str, traces: Set[str]) -> None:
@@ -71,13 +71,11 @@ class Probe:
             self.gone(next(iter(self._requests)))
         come = self._requests[request] = _Request(route, traces)
         for trace in traces:
-            self._traced[trace][id(come)] = come
+            self._traced[trace].add(come)
 
     def called(self, call: str, name: str, traces: Set[str]) -> None:
         """A call was sent to Customer.io. `call` is the id of its exchange: chance, by which it is picked or not."""
-        requests: Iterable[_Request] = {
-            key: request for trace in traces for key, request in self._traced.get(trace, {}).items()
-        }.values()
+        requests: Iterable[_Request] = {request for trace in traces for request in self._traced.get(trace, ())}
         traced = bool(requests)
         if not traced:
             requests = self._requests.values() if len(self._requests) <= CROWD else ()
@@ -116,8 +114,10 @@ class Probe:
     def gone(self, request: str) -> _Request | None:
         """A request is not open any more, whether or not the app has answered it."""
         gone = self._requests.pop(request, None)
-        for trace in () if gone is None else gone.traces:
-            self._traced[trace].pop(id(gone), None)
+        if gone is None:
+            return None
+        for trace in gone.traces:
+            self._traced[trace].discard(gone)
             if not self._traced[trace]:
                 del self._traced[trace]
         return gone
@@ -144,7 +144,8 @@ class Probe:
             old = self._tallies.get(key)
             if old is None:
                 if len(self._tallies) >= KINDS:
-                    continue
+                    forgotten, _ = self._tallies.popitem(last=False)
+                    self._looked.pop(forgotten, None)
                 old = Waits(*key, self._delay)
             new = self._tallies[key] = old._replace(
                 held=old.held + call.held,
@@ -153,6 +154,7 @@ class Probe:
                 free_followed=old.free_followed + (followed and not call.held),
                 nested=old.nested + nested,
             )
+            self._tallies.move_to_end(key)
             seen = new.held if self._share else new.free
             if seen >= self._looked.get(key, FIRST_LOOK):
                 self._looked[key] = 2 * seen
