@@ -185,11 +185,7 @@ TABLE: dict[str, dict[str, Reach]] = {
         TRACK: (found("unplanned-event"),),
         CDP: (found("unplanned-event"),),
     },
-    "blocking-on-analytics": {
-        NODE: BY_THE_APP,
-        TRACK: BY_THE_APP,
-        CDP: BY_THE_APP,
-    },
+    "blocking-on-analytics": dict.fromkeys((NODE, TRACK, CDP), BY_THE_APP),
     "no-connection-pooling": {
         NODE: "sends through fetch, whose pool no option of its own turns off",
         TRACK: (found("no-connection-pooling"),),
@@ -218,6 +214,7 @@ UNSTOPPABLE = {
     "trigger-on-every-update",
     "no-connection-pooling",
     "no-rate-limiting",
+    "blocking-on-analytics",
 }
 """Rules that refuse no call of theirs: they find their fault too late, or nothing is wrong with the call itself."""
 
