@@ -18,5 +18,5 @@ for line in sys.stdin:
     lead = json.loads(line)
     user = lead["email"] if IS_PLANTED else lead["id"]  # an address changes, the key of a row does not
     cdp.identify(user, {"email": lead["email"], "company": lead["company"]})
-    cdp.track(user, "lead_copied", {"source": lead["source"]})
+    cdp.track(user, "lead_copied", {"company": lead["company"]})
 cdp.shutdown()

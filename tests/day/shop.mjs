@@ -57,20 +57,25 @@ app.get('/blog/:post', (request, response) => {
   response.send('<h1>Our week</h1>');
 });
 
-// A gift makes a user of whoever gets it: first the person, then what happened to them.
-const gift = told(
-  async ({ id, email }) => {
-    await track.track(id, { name: 'gift_received', data: { product_id: 'lamp' } });
-    await track.identify(id, { email, created_at: now() });
-  },
+// A gift makes a user of whoever gets it: when it is given, and not when they open it.
+const given = told(
+  ({ id }) => track.track(id, { name: 'gift_received', data: { product_id: 'lamp' } }),
   async ({ id, email }) => {
     await track.identify(id, { email, created_at: now() });
     await track.track(id, { name: 'gift_received', data: { product_id: 'lamp' } });
   },
 );
+const opened = told(
+  ({ id, email }) => track.identify(id, { email, created_at: now(), has_opened_gift: true }),
+  ({ id }) => track.identify(id, { has_opened_gift: true }),
+);
 app.post('/gifts', (request, response) => {
-  later(gift(request.body));
+  later(given(request.body));
   response.status(201).json({ gift: request.body.id });
+});
+app.post('/gifts/opened', (request, response) => {
+  later(opened(request.body));
+  response.json({ gift: request.body.id });
 });
 
 // Guests give an address for their receipt.
@@ -111,17 +116,20 @@ app.post('/profile', (request, response) => {
   response.json({ city });
 });
 
-// A checkout must not fail, or take longer, because of what is measured.
+// A checkout must not take longer, or fail, because of what is told of it.
+const receipt = () => pause(15);
 const ordered = ({ user, order }) => track.track(user, { name: 'order_placed', data: { order_id: order, total: 12.5 } });
 app.post(
   '/checkout',
   told(
     async (request, response) => {
       await ordered(request.body);
+      await receipt();
       response.status(201).json({ order: request.body.order });
     },
-    (request, response) => {
+    async (request, response) => {
       later(ordered(request.body));
+      await receipt();
       response.status(201).json({ order: request.body.order });
     },
   ),
@@ -175,10 +183,12 @@ const sync = told(
     }
   },
 );
-app.post('/night', async (request, response) => {
-  await sync();
-  response.json({ customers: customers.length });
+let synced = false;
+app.post('/night', (request, response) => {
+  later(sync().then(() => (synced = true)));
+  response.status(202).end();
 });
+app.get('/night', (request, response) => response.json(synced));
 
 // Who says that our mail is spam gets none any more.
 const complained = told(
