@@ -30,7 +30,7 @@ class Step(NamedTuple):
     error: str
 
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "rules": {
         "missing-email": {"window": "1s"},
         "track-before-identify": {"grace": "2s"},
@@ -146,7 +146,7 @@ class Proxy:
         limit.start()
         try:
             print(json.dumps(arguments), file=player.stdin, flush=True)
-            steps = []
+            steps: list[Step] = []
             for line in map(json.loads, player.stdout):
                 if "ended" in line:
                     assert line["ended"] == 0
