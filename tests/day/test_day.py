@@ -315,8 +315,12 @@ async def played(folder: Path, story: str) -> Result:
     with ExitStack() as running:
         day = await asyncio.to_thread(Day, folder, story, running)
         await day.opened()
-        await play(day)
-        return await day.result()
+        try:
+            await play(day)
+            return await day.result()
+        finally:
+            for name, log in day.logs().items():
+                print(f"--- {story}: {name}\n{log}")
 
 
 @pytest.fixture(scope="module")
@@ -335,7 +339,7 @@ def days(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
 
 def test_of_the_planted_day_each_pitfall_is_found_where_it_is_and_nothing_else(days: dict[str, Result]) -> None:
     planted = days["planted"]
-    assert planted.places == {rule: {place} for rule, place in PLANTED.items()}, planted.logs
+    assert planted.places == {rule: {place} for rule, place in PLANTED.items()}
     assert set(planted.by_rule) == set(PLANTED)
     assert {rule.info.id for rule in RULES if rule.info.category != "contract"} == set(PLANTED)
 
@@ -344,8 +348,9 @@ def test_of_the_corrected_day_nothing_is_found_though_every_rule_had_something_t
     days: dict[str, Result],
 ) -> None:
     corrected = days["corrected"]
-    assert corrected.by_rule == {}, corrected.logs
-    assert [rule for rule in PLANTED if not corrected.exercised[rule]] == []
+    assert corrected.by_rule == {}
+    looks_at_calls = PLANTED.keys() - {"blocking-on-analytics"}  # what the probe looks at is no call
+    assert [rule for rule in looks_at_calls if not corrected.exercised[rule]] == []
 
 
 @pytest.mark.parametrize("story", ["planted", "corrected"])
