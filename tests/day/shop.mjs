@@ -170,10 +170,12 @@ const customers = Array.from({ length: 1400 }, (_, n) => ({
 const slices = (size) => Array.from({ length: customers.length / size }, (_, n) => customers.slice(n * size, (n + 1) * size));
 const sync = told(
   async () => {
+    const sent = [];
     for (const some of slices(40)) {
-      await Promise.all(some.map(({ id, attributes }) => track.identify(id, attributes)));
-      await pause(120);
+      sent.push(...some.map(({ id, attributes }) => track.identify(id, attributes)));
+      await pause(230);
     }
+    await Promise.all(sent);
   },
   async () => {
     for (const some of slices(100)) {

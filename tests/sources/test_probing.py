@@ -228,6 +228,19 @@ async def test_what_is_known_by_an_answer_is_a_finding_and_no_further_request(op
         assert shop.door.auditor.store.known() == known
 
 
+async def test_a_finding_is_about_the_route_that_waits_and_not_about_the_request_that_came_next(
+    open_door: OpenDoor,
+) -> None:
+    """The moment of a call may have passed only when somebody else is answered."""
+    async with behind(open_door) as shop:
+        shop.probe.waits = (AWAITED._replace(route="GET /cart"), AWAITED)
+        user = await shop.ask(TRACEPARENT)
+        shop.go.set()
+        await user
+        told = [(found.method, found.endpoint, found.trace_id) for found in shop.door.sink.findings]
+        assert told == [("GET", "/cart", None), ("POST", "/orders/{}", TRACE)]
+
+
 async def test_an_answer_leaves_with_its_head_however_long_the_rest_takes(open_door: OpenDoor) -> None:
     more = asyncio.Event()
 

@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Callable, Set
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from mitmproxy import http
@@ -76,9 +77,9 @@ class Probing:
         exchange: Exchange | None = flow.metadata.pop(REQUEST, None)
         if exchange is None or flow.response is None:
             return
-        waits = self._probe.left(exchange.id, self._clock())
-        if waits and self._auditor.watches_app:
-            self._auditor.noticed(exchange, flow.response.status_code, waits)
+        for waits in self._probe.left(exchange.id, self._clock()):
+            if self._auditor.watches_app:
+                self._auditor.noticed(_on(waits.route, exchange), flow.response.status_code, (waits,))
 
     def gone(self, flow: http.HTTPFlow) -> None:
         """The app will not answer, or nobody is there to hear it."""
@@ -104,6 +105,15 @@ class Probing:
     def lost(self, audit: Audit) -> None:
         """An exchange is over, and there is nothing to hold."""
         self._probe.lost(audit.exchange.id)
+
+
+def _on(route: str, exchange: Exchange) -> Exchange:
+    """A request of a route: this one, or one that stands for those before it, of which there is to be told by now."""
+    method, _, path = route.partition(" ")
+    target = path.encode()
+    if (method, target) == (exchange.method, exchange.target):
+        return exchange
+    return replace(exchange, id=secrets.token_hex(8), method=method, target=target, headers=())
 
 
 def traces(headers: Headers) -> Set[str]:
