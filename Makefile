@@ -4,7 +4,7 @@ PY := .venvs/newest/bin/python
 # A suite starts a hundred processes: without bytecode on disk each compiles the whole package, and pytest all tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup check test mutation bench bench-inbound bench-known demo run wheel docs
+.PHONY: setup check test mutation bench bench-inbound bench-known bench-waiting demo run wheel docs
 
 setup:
 	@scripts/setup.sh
@@ -35,6 +35,10 @@ bench-inbound: setup
 # What a request costs and how much memory is used when a million people are known: half an hour. `KNOWN="100000 redis"`.
 bench-known: setup
 	$(PY) bench/known.py $(KNOWN)
+
+# The latency probe and a shop that awaits Customer.io or does not: who waits is found, who does not is never accused.
+bench-waiting: setup
+	$(PY) bench/waiting.py 20
 
 # Changes the rules in thousands of small ways: takes minutes. `MUTATION=cio_proxy/rules/x.py` takes one file.
 mutation: setup

@@ -329,6 +329,8 @@ class Engine:
         self._clients = Clients(settings.clients)
         self._params = {rule.info.id: self._params_of(rule) for rule in self.rules}
         self._plans: dict[Form, Plan] = {}
+        self.watches_app = any(rule.review and rule.info.apis == {"unknown"} for rule in self.rules)
+        """Whether a rule looks at what the app's own users ask, as the latency probe tells of it."""
         self._limiting = next(
             (rule for rule in self.rules if rule.limit and settings.rule(rule.info.id).action in ("pace", "block")),
             None,

@@ -52,6 +52,7 @@ _SIZE_UNITS: Final = {
     "gib": 1 << 30,
 }
 _TIME: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)")
+_SHARE: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,9})?) ?(%?)\Z")
 _SIZE: Final = re.compile(r"([0-9]{1,15}) ?([a-z]{0,3})\Z", re.IGNORECASE)
 _ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[0-9A-Za-z]+)?)\]|([0-9A-Za-z._-]+)):([0-9]{1,5})\Z")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-fA-F]{64}\Z")
@@ -62,6 +63,14 @@ APP_MISSING: Final = (
 INBOUND_MISSING: Final = (
     "app: nothing leads to it; give --inbound (or `inbound:`) the address where its clients come in"
 )
+PROBE_BLIND: Final = (
+    "probe.share: the latency probe sees nothing without the inbound listener; give --inbound and --app"
+)
+PROBE_FORBIDDEN: Final = (
+    "probe.share: the latency probe is not allowed before {}; add that to probe.upstreams, or leave probe.share out"
+)
+MOST_PROBED: Final = 0.2
+"""The largest share of answers that the latency probe may hold back."""
 CERTIFICATE_MISSING: Final = "tls.key: there is no certificate to it; name its file in tls.certificate"
 HASH_KEY_MISSING: Final = (
     "replicas that share a Redis need one hash key: make it with `(umask 077; head -c 32 /dev/urandom > hash.key)`, and"
@@ -105,6 +114,23 @@ def wait(value: object) -> float:
     if seconds := duration(value):
         return seconds
     raise Mistake("nothing can be done in no time: write a duration such as 5s")
+
+
+def share(value: object) -> float:
+    """`3%` or 0.03: a part of all that is small enough for the probe. Raises Mistake."""
+    part = value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if isinstance(value, str) and (match := _SHARE.match(value)):
+        part = float(match[1]) / (100 if match[2] else 1)
+    if part is None or not 0 <= part <= MOST_PROBED:
+        raise Mistake(f"not a share of at most {MOST_PROBED:.0%}: write 3% or 0.03, and 0 for none")
+    return float(part)
+
+
+def held(value: object) -> float:
+    """How long an answer may be held back: a duration from 50ms to 2s. Raises Mistake."""
+    if 0.05 <= (seconds := duration(value)) <= 2.0:
+        return seconds
+    raise Mistake("not a delay that can be told and borne: write a duration from 50ms to 2s")
 
 
 def size(value: object) -> int:
@@ -263,6 +289,11 @@ def names(value: object) -> tuple[str, ...]:
     return texts
 
 
+def upstreams(value: object) -> tuple[str, ...]:
+    """A list of upstreams. Raises Mistake."""
+    return tuple(map(upstream, names(value)))
+
+
 def digests(value: object) -> tuple[str, ...]:
     """A list of SHA-256 digests. Raises Mistake."""
     members = names(value)
@@ -348,6 +379,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("webhooks.paths", "webhooks.paths", names, "globs of the paths where the app takes Customer.io's webhooks"),
     Option("webhooks.signing_key_file", "webhooks.signing_key_file", signing_keys, "the file of their signing keys"),
     Option("webhooks.signing_key", "webhooks.signing_key", text, "one such key, best given as a variable"),
+    Option("probe.share", "probe.share", share, "the share of answers that the latency probe holds back", restart=True),
+    Option("probe.delay", "probe.delay", held, "for how long it does", restart=True),
+    Option("probe.upstreams", "probe.upstreams", upstreams, "what `upstream` may be while it does", restart=True),
     Option("baseline", "baseline", text, "a file of findings that are accepted; `cio-proxy baseline` writes it"),
     Option("clients", "clients", clients, "names of clients by a part of their User-Agent"),
 )
@@ -574,6 +608,10 @@ class _Reading:
             raise ConfigError(CERTIFICATE_MISSING)
         if (settings.inbound is None) is not (settings.app is None):
             raise ConfigError(APP_MISSING if settings.app is None else INBOUND_MISSING)
+        if settings.probe.share and settings.inbound is None:
+            raise ConfigError(PROBE_BLIND)
+        if settings.probe.share and (forbidden := settings.not_probed):
+            raise ConfigError(PROBE_FORBIDDEN.format(", ".join(forbidden)))
         return replace(
             settings,
             rules=rules,
@@ -762,7 +800,9 @@ def written(settings: Settings, rules: Sequence[RuleInfo]) -> str:
 
 def value_written(value: Any, read: Reader) -> Any:
     """A value as a file has it: `5s`, `64MiB`, `127.0.0.1:8080`."""
-    if read in (duration, wait):
+    if read is share:
+        return f"{100 * value:.9g}%"
+    if read in (duration, wait, held):
         return _in_units(value, {"d": 86_400, "h": 3_600, "m": 60}) or f"{value:g}s"
     if read is size:
         return _in_units(value, {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10}) or value

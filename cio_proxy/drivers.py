@@ -28,6 +28,7 @@ from cio_proxy.model import (
     Settings,
     Sink,
     Verdict,
+    Waits,
 )
 from cio_proxy.pacing import Pacing
 from cio_proxy.rules import RULES
@@ -74,6 +75,8 @@ class Recorded(NamedTuple):
     status: int | None
     body: bytes = b""
     location: str | None = None
+    waits: tuple[Waits, ...] = ()
+    """What a probe had come to know by it."""
 
 
 class Auditor:
@@ -170,10 +173,12 @@ class Auditor:
         upstream_seconds: float | None = None,
         location: str | None = None,
         closed: bool = False,
+        waits: tuple[Waits, ...] = (),
     ) -> Answer:
         """Settle an exchange that has its answer; what it taught is stored before this returns.
 
-        `location` is that of a redirect to the other region; `closed`: the answer ends the client's connection.
+        `location` is that of a redirect to the other region; `closed`: the answer ends the client's connection; `waits`
+        is what a probe came to know by it.
         """
         answer = Answer(status, None)
         verdict = audit.verdict
@@ -196,6 +201,7 @@ class Auditor:
             body=body,
             location=location,
             closed=closed,
+            waits=waits,
         )
         await self._settle(audit, outcome)
         self._end(audit, ending, answer.status, upstream_seconds)
@@ -205,6 +211,26 @@ class Auditor:
         """Settle an exchange whose answer never reached the client: nobody knows what became of it."""
         await self._settle(audit, Outcome(kind="unknown", at=self.clock(), location=location))
         self._end(audit, "failed", None, None)
+
+    @property
+    def watches_app(self) -> bool:
+        """Whether the latency probe is to watch: something is audited, and a rule looks at what it tells."""
+        return not self.bypass and self.engine.watches_app
+
+    def noticed(self, exchange: Exchange, status: int, waits: tuple[Waits, ...]) -> None:
+        """Judge what the latency probe has come to know by this answer of the app's to one of its users.
+
+        That request is no exchange with Customer.io: it is counted as passed, and nothing is known of it or learned.
+        """
+        engine = self.engine
+        outcome = Outcome(kind=outcome_kind(status), at=self.clock(), status=status, waits=waits)
+        try:
+            with self._watchdog:
+                settled = engine.settle(engine.open(exchange), outcome)
+        except (Exception, Overdue) as error:
+            self._failed("audit", error)
+        else:
+            self._report(settled.findings)
 
     def unaudited(self, exchange: Exchange) -> Audit:
         """An exchange that passes without a look."""
@@ -450,6 +476,7 @@ async def audit_recorded(
                     recorded.status,
                     recorded.body,
                     location=recorded.location if 300 <= recorded.status < 400 else None,
+                    waits=recorded.waits,
                 )
         now = before
 

@@ -8,6 +8,10 @@
     # @response {"errors": []}             the body of the answer
     # @location https://host/path          the `Location` of the answer
     # @outcome unknown                     the upstream closes without an answer
+    # @waits held=20/20 free=1/400 call=event order_placed
+                                         what the latency probe came to know by this answer of the app's: of the held
+                                         calls and of the others, how many the answer followed; nested=390 may stand
+                                         before `call`, and by=trace
     # @connection a                        exchanges that name the same connection share it; `@repeat` stays on one
     # @listener inbound                    outbound, inbound or explicit
     # @client web                          sent by the client of this name
@@ -39,7 +43,8 @@ from urllib.parse import urlsplit
 import yaml
 
 from cio_proxy.apis import path_of, route, surface
-from cio_proxy.model import CONFIDENCES, LISTENERS, Confidence, Exchange, Listener
+from cio_proxy.model import CONFIDENCES, LISTENERS, Confidence, Exchange, Listener, ProbeSettings, Waits
+from cio_proxy.recognise import path_template
 
 ExampleKind = Literal["bad", "good", "near miss", "hostile", "todo"]
 KINDS: Final[tuple[ExampleKind, ...]] = get_args(ExampleKind)
@@ -51,7 +56,12 @@ _MISWRITTEN: Final = re.compile(rb"\{\{\s*(?:now|pad)\b[^}'\"|]*\}\}")
 _REQUEST: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (https?://.+?)(?: (HTTP/1\.[01]))?\Z")
 _HEADER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*\Z", re.DOTALL)
 
-_ANSWER: Final = ("answered", "response", "location", "outcome")
+_WAITS: Final = re.compile(
+    r"held=(?P<held_followed>[0-9]{1,6})/(?P<held>[0-9]{1,6}) free=(?P<free_followed>[0-9]{1,6})/(?P<free>[0-9]{1,6})"
+    r"(?: nested=(?P<nested>[0-9]{1,6}))?(?P<by> by=trace)? call=(?P<call>.+)\Z"
+)
+
+_ANSWER: Final = ("answered", "response", "location", "outcome", "waits")
 _ONCE: Final = ("at", *_ANSWER, "connection", "listener", "client", "repeat", "body", "end")
 _FLAGS: Final = ("no-auth", "sandbox")
 _TAGS: Final = ("expect", "config", *_ONCE, *_FLAGS)
@@ -91,6 +101,8 @@ class Step:
     response: bytes | None = None
     location: str | None = None
     unknown: bool = False
+    waits: Waits | None = None
+    """Without its route, which is that of the request."""
     connection: str | None = None
     listener: Listener = "outbound"
     client: str | None = None
@@ -143,6 +155,7 @@ class Sent:
     status: int | None
     response: bytes
     location: str | None = None
+    waits: tuple[Waits, ...] = ()
 
 
 def read(path: Path) -> tuple[Example, ...]:
@@ -293,7 +306,7 @@ def _step(block: _Block, expects: tuple[Expect, ...]) -> Step:
     outcome = block.first("outcome", "unknown")
     if outcome.value != "unknown":
         raise _Wrong(outcome.line, "the only outcome to give is unknown; write the others as `@answered +0s STATUS`")
-    if "outcome" in block.tags and (status or {"response", "location"} & block.tags.keys()):
+    if "outcome" in block.tags and (status or {"response", "location", "waits"} & block.tags.keys()):
         raise _Wrong(outcome.line, "an unknown outcome has no answer; leave status, `@response` and `@location` out")
     return Step(
         line=block.request_line,
@@ -309,6 +322,7 @@ def _step(block: _Block, expects: tuple[Expect, ...]) -> Step:
         response=block.first("response").value.encode() if "response" in block.tags else None,
         location=block.first("location").value or None,
         unknown="outcome" in block.tags,
+        waits=_waits(block.first("waits"), listener) if "waits" in block.tags else None,
         connection=block.first("connection").value or None,
         listener=listener,
         client=client,
@@ -410,6 +424,16 @@ def _listener(tag: _Tag) -> Listener:
     return listener
 
 
+def _waits(tag: _Tag, listener: Listener) -> Waits:
+    match = _WAITS.match(tag.value)
+    if match is None:
+        raise _Wrong(tag.line, "not what a probe tells; write `# @waits held=20/20 free=1/400 call=event order_placed`")
+    if listener != "inbound":
+        raise _Wrong(tag.line, "a probe tells of the app's own answers; add `# @listener inbound`")
+    counts = {name: int(match[name] or 0) for name in ("held", "held_followed", "free", "free_followed", "nested")}
+    return Waits("", match["call"], match["by"] is not None, ProbeSettings().delay, **counts)
+
+
 def _seconds(tag: _Tag) -> float:
     match = _DURATION.match(tag.value)
     if match is None or match[1] == "-":
@@ -490,7 +514,9 @@ def _answered(step: Step, exchange: Exchange, start: float, turn: int) -> Sent:
     at = exchange.at + step.answered
     if step.unknown:
         return Sent(step, exchange, at, None, b"")
-    return Sent(step, exchange, at, status, body, step.location)
+    route_taken = f"{exchange.method} {path_template(path_of(exchange.target).decode(errors='replace'))}"
+    waits = () if step.waits is None else (step.waits._replace(route=route_taken),)
+    return Sent(step, exchange, at, status, body, step.location, waits)
 
 
 def _success(exchange: Exchange) -> tuple[int, bytes]:

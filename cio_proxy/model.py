@@ -1250,7 +1250,7 @@ class ProbeSettings:
     """0 is off."""
     delay: float = 0.4
     upstreams: tuple[str, ...] = ("sandbox",)
-    """What `upstream` may be while the probe is on: elsewhere it would slow down what people wait for."""
+    """What `upstream`, and each of `upstreams`, may be while the probe is on: elsewhere it would slow people down."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -1307,6 +1307,12 @@ class Settings:
     def begins_empty(self) -> bool:
         """Whether nobody is there when the proxy starts: all traffic goes to the sandbox."""
         return self.upstream == "sandbox" and self.upstreams == UpstreamSettings()
+
+    @property
+    def not_probed(self) -> tuple[str, ...]:
+        """The upstreams before which the latency probe may not hold anything back."""
+        used = [self.upstream, *(getattr(self.upstreams, name) for name in UpstreamSettings.__dataclass_fields__)]
+        return tuple(each for each in used if each is not None and each not in self.probe.upstreams)
 
     def rule(self, id: str) -> RuleSettings:
         """What is said about one rule, or the defaults."""

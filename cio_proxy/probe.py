@@ -10,7 +10,7 @@ Without I/O, and without a clock: times are Unix seconds of the exchanges. What 
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from typing import Final
@@ -25,7 +25,7 @@ OPEN: Final = 1_000
 WAITING: Final = 1_000
 """How many calls may wait for the moment to be judged; of more, the oldest is given up."""
 KINDS: Final = 200
-"""How many routes and kinds of calls are told apart."""
+"""How many routes and kinds of calls are told apart; of more, the one that was seen longest ago is begun anew."""
 CROWD: Final = 50
 """With more requests open at once nothing is told by time alone."""
 
@@ -58,20 +58,24 @@ class Probe:
         self._delay = settings.delay
         self._window = settings.delay / 2
         self._requests: OrderedDict[str, _Request] = OrderedDict()
+        self._traced: defaultdict[str, set[_Request]] = defaultdict(set)
+        """The open requests by each of their traces."""
         self._calls: OrderedDict[str, _Call] = OrderedDict()
         self._answered: OrderedDict[str, _Call] = OrderedDict()
-        self._tallies: dict[Tallied, Waits] = {}
+        self._tallies: OrderedDict[Tallied, Waits] = OrderedDict()
         self._looked: dict[Tallied, int] = {}
 
     def arrived(self, request: str, route: str, traces: Set[str]) -> None:
         """The app got a request. `traces` are the values by which calls may say that they belong to it."""
         if len(self._requests) >= OPEN:
-            self._requests.popitem(last=False)
-        self._requests[request] = _Request(route, traces)
+            self.gone(next(iter(self._requests)))
+        come = self._requests[request] = _Request(route, traces)
+        for trace in traces:
+            self._traced[trace].add(come)
 
     def called(self, call: str, name: str, traces: Set[str]) -> None:
         """A call was sent to Customer.io. `call` is the id of its exchange: chance, by which it is picked or not."""
-        requests: Iterable[_Request] = [each for each in self._requests.values() if each.traces & traces]
+        requests: Iterable[_Request] = {request for trace in traces for request in self._traced.get(trace, ())}
         traced = bool(requests)
         if not traced:
             requests = self._requests.values() if len(self._requests) <= CROWD else ()
@@ -101,11 +105,22 @@ class Probe:
 
     def left(self, request: str, at: float) -> tuple[Waits, ...]:
         """The app has answered a request. Returns what there is to be looked at by now."""
-        gone = self._requests.pop(request, None)
+        gone = self.gone(request)
         if gone is not None:
             for call in gone.calls:
                 call.ends.append((gone.route, at))
         return tuple(self._judged(at))
+
+    def gone(self, request: str) -> _Request | None:
+        """A request is not open any more, whether or not the app has answered it."""
+        gone = self._requests.pop(request, None)
+        if gone is None:
+            return None
+        for trace in gone.traces:
+            self._traced[trace].discard(gone)
+            if not self._traced[trace]:
+                del self._traced[trace]
+        return gone
 
     def _picks(self, call: str) -> bool:
         return int(call, 16) % 10_000 < self._share * 10_000
@@ -129,7 +144,8 @@ class Probe:
             old = self._tallies.get(key)
             if old is None:
                 if len(self._tallies) >= KINDS:
-                    continue
+                    forgotten, _ = self._tallies.popitem(last=False)
+                    self._looked.pop(forgotten, None)
                 old = Waits(*key, self._delay)
             new = self._tallies[key] = old._replace(
                 held=old.held + call.held,
@@ -138,6 +154,7 @@ class Probe:
                 free_followed=old.free_followed + (followed and not call.held),
                 nested=old.nested + nested,
             )
+            self._tallies.move_to_end(key)
             seen = new.held if self._share else new.free
             if seen >= self._looked.get(key, FIRST_LOOK):
                 self._looked[key] = 2 * seen

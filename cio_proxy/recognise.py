@@ -279,6 +279,25 @@ def template(text: str) -> str:
     return replaced(text, parts(text))
 
 
+_SEGMENT = re.compile(r"(?=.{1,40}\Z)(?=[A-Za-z_.~-])[A-Za-z_.~-]*[0-9]{0,2}[A-Za-z_.~-]*\Z")
+SEGMENTS: Final = 8
+"""How many parts of a path are told apart."""
+
+
+def path_template(path: str) -> str:
+    """A path whose words stay, and of which all else, such as an id, an address or a token, is `{}`; at most so long.
+
+    A word has no more than two digits in it. What it makes of its own result is the same again.
+    """
+    segments = path[:LIMIT].split("/")
+    kept = ["{}" if segment and not _is_word(segment) else segment for segment in segments[: SEGMENTS + 1]]
+    return "/".join(kept if len(segments) <= SEGMENTS + 1 else [*kept[:SEGMENTS], "…"])
+
+
+def _is_word(segment: str) -> bool:
+    return segment == "…" or (_SEGMENT.match(segment) is not None and not parts(segment))
+
+
 def without_parts(text: str) -> str:
     """What stays of a name when its personal and variable parts, and the separators beside them, are taken out."""
     pieces = replaced_by(text, parts(text), lambda part: "\0").split("\0")

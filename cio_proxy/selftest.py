@@ -24,7 +24,7 @@ async def failing(rules: Sequence[Rule] = RULES) -> dict[str, str]:
 async def played(example: Example, engine: Engine) -> list[Finding]:
     """The findings of an example that begins at `START`."""
     recorded = [
-        (each.exchange, Recorded(each.answered_at, each.status, each.response, each.location))
+        (each.exchange, Recorded(each.answered_at, each.status, each.response, each.location, each.waits))
         for each in example.play(START)
     ]
     end = None if example.end is None else START + example.end

@@ -20,6 +20,7 @@ from cio_proxy.config import (
     duration,
     load,
     overlay,
+    share,
     size,
     variable,
     written,
@@ -31,6 +32,7 @@ from cio_proxy.model import (
     JournalSettings,
     Param,
     Planned,
+    ProbeSettings,
     RuleInfo,
     RuleSettings,
     Settings,
@@ -133,6 +135,8 @@ facts_limit: 10
 plan: {{person: {{}}, events: {{order_placed: {{attributes: {{total: number, id: {{required: true}}}}}}}}}}
 journal: {{path: a.jsonl, max_size: 1MiB, keep: 2, queue: 3}}
 timeouts: {{connect: 500ms, response: 1h30m, drain: 0}}
+probe: {{share: 3%, delay: 1s, upstreams: [sandbox, "https://customerio.internal:8443/", "http://a:1", "http://b:1",
+        "http://c:1", "http://d:1", "http://e:1", "https://f"]}}
 clients: {{billing-worker: billing}}
 rules:
   oversized-payload: {{action: block, report: likely, block: possible, window: 1m, limit: 2KiB, people: 3,
@@ -179,6 +183,14 @@ workspaces:
         ),
         journal=JournalSettings(path="a.jsonl", max_bytes=1 << 20, keep=2, queue=3),
         timeouts=timeouts,
+        probe=ProbeSettings(
+            share=0.03,
+            delay=1.0,
+            upstreams=(
+                *("sandbox", "https://customerio.internal:8443"),
+                *("http://a:1", "http://b:1", "http://c:1", "http://d:1", "http://e:1", "https://f"),
+            ),
+        ),
         clients={"billing-worker": "billing"},
         rules={
             "oversized-payload": RuleSettings(
@@ -273,6 +285,7 @@ def test_every_option_but_clients_has_a_variable(option: Any) -> None:
         "false",
         "7",
         "7s",
+        "70ms",
         "[::1]:7",
         "live",
         "enforce",
@@ -281,10 +294,11 @@ def test_every_option_but_clients_has_a_variable(option: Any) -> None:
         "possible",
         "word",
         "/dev/null",
+        "7%",
     )
     name = variable(option)
     refused = f"{name}: (not .*|write true or false|.*no such file.*|/dev/null may .*)"
-    refused += "|baseline .*: (no such file|not a directory); .*|(app|inbound|tls.key): .*"
+    refused += "|baseline .*: (no such file|not a directory); .*|(app|inbound|tls.key|probe.share): .*"
     changed = []
     for value in samples:
         try:
@@ -292,7 +306,7 @@ def test_every_option_but_clients_has_a_variable(option: Any) -> None:
         except ConfigError as error:
             message = str(error)
             assert re.fullmatch(refused, message)
-    needs_more = ("facts", "plan", "webhooks.signing_key_file", "inbound", "app", "tls.key")
+    needs_more = ("facts", "plan", "webhooks.signing_key_file", "inbound", "app", "tls.key", "probe.share")
     assert any(changed) or option.key in needs_more
 
 
@@ -597,6 +611,66 @@ def test_a_proxys_password_is_never_shown() -> None:
 def test_what_is_half_configured_is_told_of(content: str, told: str) -> None:
     (line,) = mistakes(content)
     assert line.startswith(told)
+
+
+IN_FRONT = "inbound: 127.0.0.1:8000\napp: http://127.0.0.1:3000\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("probe: {share: 3%}\n", "the latency probe sees nothing without the inbound listener"),
+        (IN_FRONT + "upstream: live\nprobe: {share: 3%}\n", "the latency probe is not allowed before live; add"),
+        (
+            IN_FRONT + "probe: {share: 3%}\nupstreams: {app_eu: https://api-eu.customer.io}\n",
+            "the latency probe is not allowed before https://api-eu.customer.io; add",
+        ),
+        (
+            IN_FRONT + "upstream: live\nprobe: {share: 3%, upstreams: [live-eu]}\n",
+            "the latency probe is not allowed before live; add",
+        ),
+    ],
+)
+def test_a_probe_is_refused_where_it_is_blind_or_not_allowed(content: str, told: str) -> None:
+    (line,) = mistakes(content)
+    assert line.startswith(f"probe.share: {told}")
+
+
+@pytest.mark.parametrize("upstream", ["sandbox", "live", "http://127.0.0.1:9000"])
+def test_a_probe_runs_before_what_is_named_for_it(upstream: str) -> None:
+    content = IN_FRONT + f'upstream: "{upstream}/"\n'.replace("sandbox/", "sandbox").replace("live/", "live")
+    settings = loaded(content + f'probe: {{share: 0.03, upstreams: ["{upstream}"]}}\n').settings
+    assert settings.probe == ProbeSettings(share=0.03, upstreams=(upstream,))
+
+
+def test_without_a_share_any_upstream_will_do() -> None:
+    assert loaded("upstream: live\nprobe: {share: 0, upstreams: [sandbox]}\n").settings.probe == ProbeSettings()
+
+
+@pytest.mark.parametrize(
+    ("written", "part"), [("3%", 0.03), ("0.5 %", 0.005), (0.2, 0.2), ("20%", 0.2), (0, 0.0), ("0.03", 0.03)]
+)
+def test_shares(written: object, part: float) -> None:
+    assert share(written) == pytest.approx(part)
+
+
+@pytest.mark.parametrize("written", [3, "3", "21%", 0.21, "-1%", "%", "", None, True, "1e-3", float("nan")])
+def test_what_is_no_share_is_refused(written: object) -> None:
+    with pytest.raises(Mistake, match="not a share of at most 20%: write 3% or "):
+        share(written)
+
+
+@pytest.mark.parametrize("written", ["49ms", "0", "2001ms", "1h"])
+def test_a_delay_that_is_too_short_or_too_long_is_refused(written: str) -> None:
+    (line,) = mistakes(f"probe: {{delay: {written}}}\n")
+    assert line.endswith("probe.delay: not a delay that can be told and borne: write a duration from 50ms to 2s")
+
+
+def test_a_probe_reads_back_as_it_was_written() -> None:
+    before = loaded(IN_FRONT + "probe: {share: 0.001, delay: 50ms, upstreams: [sandbox, live-eu]}\n").settings
+    shown = written(before, RULE_INFOS)
+    assert "share: 0.1%" in shown
+    assert loaded(shown).settings == before
 
 
 @pytest.mark.parametrize(("host", "open_to_others"), [("0.0.0.0", True), ("127.0.0.1", False), ("localhost", False)])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cio_proxy.apis.clients import Clients
 from cio_proxy.config import overlay
 from cio_proxy.examples import Example, ExampleError, Expect, Sent, read
-from cio_proxy.model import Settings
+from cio_proxy.model import Settings, Waits
 
 START = 1_750_000_000.0
 TRACK = "PUT https://track.customer.io/api/v1/customers/42"
@@ -435,3 +435,41 @@ def test_a_mistake_names_its_line_and_the_remedy(text: str | bytes, message: str
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ExampleError, match=r"none\.http: no such file or directory; give a readable file"):
         read(tmp_path / "none.http")
+
+
+# --- what a probe tells ------------------------------------------------------------------------
+
+
+def test_what_a_probe_tells_is_about_the_route_of_the_request() -> None:
+    tags = "# @listener inbound\n# @waits held=1/20 free=2/400 nested=7 by=trace call=event order placed"
+    (sent,) = played(case(f"{tags}\nPOST https://shop.example.com/orders/4711?a=b"))
+    assert sent.waits == (Waits("POST /orders/{}", "event order placed", True, 0.4, 20, 1, 400, 2, 7),)
+    (sent,) = played(
+        case("# @listener inbound\n# @waits held=0/0 free=0/9 call=identify\nGET https://shop.example.com/")
+    )
+    assert sent.waits == (Waits("GET /", "identify", False, 0.4, 0, 0, 9, 0, 0),)
+    (sent,) = played(case(""))
+    assert sent.waits == ()
+
+
+@pytest.mark.parametrize(
+    ("tags", "told"),
+    [
+        (
+            "# @listener inbound\n# @waits held=20 free=1/400 call=event",
+            "not what a probe tells; write `# @waits held=",
+        ),
+        ("# @listener inbound\n# @waits held=1/20 free=1/400", "not what a probe tells; write `# @waits held="),
+        (
+            "# @waits held=1/20 free=1/400 call=event",
+            "a probe tells of the app's own answers; add `# @listener inbound`",
+        ),
+        (
+            "# @listener inbound\n# @outcome unknown\n# @waits held=1/20 free=1/400 call=event",
+            "an unknown outcome has no answer",
+        ),
+    ],
+)
+def test_what_no_probe_tells_is_a_mistake(tags: str, told: str) -> None:
+    with pytest.raises(ExampleError, match=re.escape(told)):
+        written(case(tags))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from cio_proxy.model import ProbeSettings, Waits
-from cio_proxy.probe import CROWD, FIRST_LOOK, OPEN, WAITING, Probe
+from cio_proxy.probe import CROWD, FIRST_LOOK, KINDS, OPEN, WAITING, Probe
 from cio_proxy.rules.blocking_on_analytics import difference
 
 type Route = Callable[[random.Random, float], float]
@@ -145,3 +145,28 @@ def test_looks_are_rare() -> None:
         probe.answered(f"{number:016x}", float(number))
         looks += probe.left(str(number), number + 0.5)
     assert [waits.held for waits in looks] == [FIRST_LOOK * 2**n for n in range(6)]
+
+
+def test_many_routes_that_are_asked_once_do_not_hide_the_one_that_matters() -> None:
+    probe = Probe(ProbeSettings(share=1.0, delay=0.4))
+    looks: list[Waits] = []
+    for number in range(10 * KINDS):
+        for route in (f"GET /{number}", "POST /orders"):
+            at, id = number + 0.4 * (route == "POST /orders"), f"{len(looks)}{number}{route}"
+            probe.arrived(id, route, frozenset({id}))
+            probe.called(f"{number:016x}", "event", frozenset({id}))
+            probe.answered(f"{number:016x}", at)
+            looks += probe.left(id, at + 0.41)
+    assert {waits.route for waits in looks} == {"POST /orders"}
+
+
+def test_a_request_that_is_gone_without_an_answer_has_not_followed() -> None:
+    probe = Probe(ProbeSettings(share=1.0, delay=0.4))
+    looks: list[Waits] = []
+    for number in range(FIRST_LOOK + 1):
+        probe.arrived(str(number), "GET /", frozenset({"a"}))
+        probe.called(f"{number:016x}", "event", frozenset({"a"}))
+        probe.answered(f"{number:016x}", float(number))
+        probe.gone(str(number))
+        looks += probe.left("another", number + 0.41)
+    assert [(waits.held, waits.held_followed) for waits in looks] == [(FIRST_LOOK, 0)]

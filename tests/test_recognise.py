@@ -29,6 +29,7 @@ from cio_proxy.recognise import (
     moment,
     number_of,
     parts,
+    path_template,
     permanence,
     personal,
     reacts,
@@ -868,3 +869,33 @@ def test_hostile_bounces_and_attributes_are_read_in_linear_time() -> None:
         marks(text)
         reacts({text: text, f"email_status{text}": text, "consent": text})
     assert time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("path", "template"),
+    [
+        ("/", "/"),
+        ("/orders/4711/items", "/orders/{}/items"),
+        ("/api/v2/oauth2.0/sign-up_now.html", "/api/v2/{}/sign-up_now.html"),
+        ("/users/ada@example.com", "/users/{}"),
+        ("/users/ada%40example.com/x", "/users/{}/x"),
+        ("/t/123e4567-e89b-12d3-a456-426614174000", "/t/{}"),
+        ("/reset/eyJhbGciOiJIUzIuNiJ9", "/reset/{}"),
+        ("/reset/eyJhbGciOiJIUzIwNiJ.abcdefgh", "/reset/{}"),
+        ("/wp-json/stra\u00dfe", "/wp-json/{}"),
+        ("//a//", "//a//"),
+        ("/a/b/c/d/e/f/g/h", "/a/b/c/d/e/f/g/h"),
+        ("/a/b/c/d/e/f/g/h/i", "/a/b/c/d/e/f/g/…"),
+        ("/" + "a" * 41, "/{}"),
+    ],
+)
+def test_of_a_path_words_stay(path: str, template: str) -> None:
+    assert path_template(path) == template
+    assert path_template(template) == template
+
+
+@given(st.text())
+def test_a_path_template_is_short_and_its_own_template(path: str) -> None:
+    template = path_template(path)
+    assert len(template) <= 8 * 41 + 2
+    assert path_template(template) == template

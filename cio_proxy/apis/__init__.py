@@ -10,6 +10,7 @@ from cio_proxy.apis.body import read_document
 from cio_proxy.apis.credentials import Keyring
 from cio_proxy.apis.parts import Envelope
 from cio_proxy.model import EMPTY_DOCUMENT, NO_CREDENTIALS, Api, Call, Exchange, Region, made
+from cio_proxy.recognise import path_template
 
 HOSTS: dict[str, tuple[Api, Region]] = {
     "track.customer.io": ("track_v1", "us"),
@@ -90,12 +91,13 @@ def _surface(exchange: Exchange, path: bytes, paths: Sequence[str]) -> Api:
 def read(exchange: Exchange, keyring: Keyring, max_body: int, paths: Sequence[str] = ()) -> tuple[Call, ...]:
     """Every call of an exchange, in the order of its body; at least one. Never raises on what was sent.
 
-    `paths` are where the app takes webhooks. What else it is asked is nobody's business, its body least of all.
+    `paths` are where the app takes webhooks. What else it is asked is nobody's business, but for the form of its path.
     """
     path = path_of(exchange.target)
     api = _surface(exchange, path, paths)
     if api == "unknown":
-        return (Envelope(exchange, api, "", None, NO_CREDENTIALS, EMPTY_DOCUMENT).call("other", "other"),)
+        endpoint = path_template(path.decode("utf-8", "replace"))
+        return (Envelope(exchange, api, "", None, NO_CREDENTIALS, EMPTY_DOCUMENT).call("other", endpoint),)
     if api == "webhooks":
         document = read_document(exchange, max_body)
         credentials, workspace = webhooks.signed(exchange, document, keyring.signing)

@@ -27,6 +27,7 @@ from cio_proxy.model import (
 from cio_proxy.rules import (
     ambiguous_identifier,
     anonymous_id_not_merged,
+    blocking_on_analytics,
     changing_user_id,
     duplicate_event,
     dynamic_event_name,
@@ -71,6 +72,7 @@ MODULES: tuple[ModuleType, ...] = (
     anonymous_id_not_merged,
     inconsistent_event_name,
     dynamic_event_name,
+    blocking_on_analytics,
     missing_email,
     inconsistent_attribute_type,
     pii_in_name,

@@ -41,7 +41,7 @@ FIX = {
     "app": "Use `Authorization: Bearer` with an App API key.",
     "pipelines": "Use the write key of the Pipelines source.",
 }
-OWNERS: Mapping[Api, str] = {"track_v1": "Track", "app": "App API", "pipelines": "Pipelines"}
+OWNERS: Mapping[Api, str] = {"track_v1": "a Track key", "app": "an App API key", "pipelines": "a Pipelines key"}
 PROBES = ("GET", "HEAD", "OPTIONS")
 COMPARE = (
     "Compare the key, its workspace and the region of the host (US keys fail at the EU host), and see whether"
@@ -123,7 +123,7 @@ def _not_of_track(call: Call) -> Iterator[Finding]:
     elif credentials.fault:
         yield _finding(call, f"the Basic credentials cannot be right: {credentials.fault}", "track", "certain", True)
     elif owner and owner != "track_v1":
-        yield _finding(call, f"a {OWNERS[owner]} key on the Track API", "track", "certain")
+        yield _finding(call, f"{OWNERS[owner]} on the Track API", "track", "certain")
     elif shape := _foreign_to_track(credentials.secret):
         yield _finding(call, f"{shape} on the Track API", "track", "likely")
 
@@ -133,7 +133,7 @@ def _on_app(call: Call) -> Iterator[Finding]:
     if credentials.scheme == "basic":
         yield _finding(call, "HTTP Basic on the App API, which takes a Bearer App API key", "app", "certain")
     elif owner and owner != "app":
-        yield _finding(call, f"a {OWNERS[owner]} key on the App API", "app", "certain")
+        yield _finding(call, f"{OWNERS[owner]} on the App API", "app", "certain")
     elif _HEX_20.match(credentials.secret):
         yield _finding(call, "a token of 20 characters, the shape of a Track key, on the App API", "app", "likely")
     elif _OF_PIPELINES.match(credentials.secret):
@@ -145,7 +145,7 @@ def _on_pipelines(call: Call) -> Iterator[Finding]:
     if owner == "pipelines":
         return
     if owner:
-        yield _finding(call, f"a {OWNERS[owner]} key on the Pipelines API", "pipelines", "certain")
+        yield _finding(call, f"{OWNERS[owner]} on the Pipelines API", "pipelines", "certain")
     elif _HEX_20.match(credentials.user) and _HEX_20.match(credentials.secret):
         yield _finding(call, "a pair in the shape of a site id and a Track key on Pipelines", "pipelines", "likely")
     elif credentials.scheme == "bearer" and _HEX_32.match(credentials.secret):

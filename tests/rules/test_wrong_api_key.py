@@ -28,7 +28,7 @@ TRACK = [
 ]
 APP = ("GET", "api.customer.io/v1/campaigns", None)
 PIPELINES = ("POST", "cdp.customer.io/v1/track", {"userId": "42", "event": "a"})
-OWNERS = {"track": "Track", "app": "App API", "pipelines": "Pipelines"}
+OWNERS = {"track": "a Track key", "app": "an App API key", "pipelines": "a Pipelines key"}
 
 
 def basic(user: str, secret: str) -> dict[str, str]:
@@ -39,7 +39,7 @@ def basic(user: str, secret: str) -> dict[str, str]:
 @pytest.mark.parametrize(("method", "url", "body"), TRACK)
 def test_a_configured_key_on_track(owner: str, method: str, url: str, body: object) -> None:
     found = findings(RULE, method, url, body, headers=basic("f82ad78f695bd32f9d99", KEYS[owner]), settings=SETTINGS)
-    wanted = [] if owner == "track" else [(f"a {OWNERS[owner]} key on the Track API", "certain", True, False)]
+    wanted = [] if owner == "track" else [(f"{OWNERS[owner]} on the Track API", "certain", True, False)]
     assert [(f.message, f.confidence, f.whole, f.refusable) for f in found] == wanted
     assert all(f.fix.startswith("Use HTTP Basic with the site id") for f in found)
     assert all(f.evidence == f"basic, {len(KEYS[owner])} characters" for f in found)
@@ -48,7 +48,7 @@ def test_a_configured_key_on_track(owner: str, method: str, url: str, body: obje
 @pytest.mark.parametrize("owner", KEYS)
 def test_a_configured_key_on_the_app_api(owner: str) -> None:
     found = findings(RULE, *APP, headers={"Authorization": f"Bearer {KEYS[owner]}"}, settings=SETTINGS)
-    wanted = [] if owner == "app" else [(f"a {OWNERS[owner]} key on the App API", "certain")]
+    wanted = [] if owner == "app" else [(f"{OWNERS[owner]} on the App API", "certain")]
     assert [(f.message, f.confidence) for f in found] == wanted
     assert all(f.fix == "Use `Authorization: Bearer` with an App API key." for f in found)
 
@@ -56,7 +56,7 @@ def test_a_configured_key_on_the_app_api(owner: str) -> None:
 @pytest.mark.parametrize("owner", KEYS)
 def test_a_configured_key_on_pipelines(owner: str) -> None:
     found = findings(RULE, *PIPELINES, headers=basic(KEYS[owner], ""), settings=SETTINGS)
-    wanted = [] if owner == "pipelines" else [(f"a {OWNERS[owner]} key on the Pipelines API", "certain")]
+    wanted = [] if owner == "pipelines" else [(f"{OWNERS[owner]} on the Pipelines API", "certain")]
     assert [(f.message, f.confidence) for f in found] == wanted
 
 

@@ -30,7 +30,7 @@ class Step(NamedTuple):
     error: str
 
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "rules": {
         "missing-email": {"window": "1s"},
         "track-before-identify": {"grace": "2s"},
@@ -68,9 +68,9 @@ class Proxy:
                 text=True,
                 env=os.environ | {"XDG_STATE_HOME": str(folder / "state"), "CIO_PROXY_STATE": str(folder / "state")},
             )
-        ready = json.loads(self._first_line())
-        self.url: str = ready["outbound"]
-        self.admin: str = ready["admin"]
+        self.ready: dict[str, Any] = json.loads(self._first_line())
+        self.url: str = self.ready["outbound"]
+        self.admin: str = self.ready["admin"]
         self._players: dict[tuple[str, ...], subprocess.Popen[str]] = {}
 
     def _first_line(self) -> str:
@@ -146,7 +146,7 @@ class Proxy:
         limit.start()
         try:
             print(json.dumps(arguments), file=player.stdin, flush=True)
-            steps = []
+            steps: list[Step] = []
             for line in map(json.loads, player.stdout):
                 if "ended" in line:
                     assert line["ended"] == 0

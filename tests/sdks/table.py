@@ -36,6 +36,7 @@ def refused(name: str) -> Pitfall:
 
 Reach = tuple[Pitfall, ...] | str
 
+BY_THE_APP = "shows it only within an app behind the inbound listener, whose own answers come late"
 BEHIND_A_BASE_URL = "is given the proxy as its base URL, so the region is the proxy's own setting"
 
 TABLE: dict[str, dict[str, Reach]] = {
@@ -184,6 +185,7 @@ TABLE: dict[str, dict[str, Reach]] = {
         TRACK: (found("unplanned-event"),),
         CDP: (found("unplanned-event"),),
     },
+    "blocking-on-analytics": dict.fromkeys((NODE, TRACK, CDP), BY_THE_APP),
     "no-connection-pooling": {
         NODE: "sends through fetch, whose pool no option of its own turns off",
         TRACK: (found("no-connection-pooling"),),
@@ -212,6 +214,7 @@ UNSTOPPABLE = {
     "trigger-on-every-update",
     "no-connection-pooling",
     "no-rate-limiting",
+    "blocking-on-analytics",
 }
 """Rules that refuse no call of theirs: they find their fault too late, or nothing is wrong with the call itself."""
 

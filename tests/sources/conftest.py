@@ -16,6 +16,7 @@ from mitmproxy import certs
 from cio_proxy.audit import sealed_with
 from cio_proxy.drivers import Auditor, build
 from cio_proxy.model import Address, JournalSettings, Listener, Settings, TimeoutSettings
+from cio_proxy.probe import Probe
 from cio_proxy.sources.mitm import Door
 
 from ..conftest import Collected  # noqa: TID252 (tests are no package)
@@ -138,6 +139,7 @@ def open_door(tmp_path_factory: pytest.TempPathFactory) -> OpenDoor:
         sandbox: bool = False,
         sandbox_eu: str | None = None,
         upstream_trouble: Callable[[bool], None] = lambda on: None,
+        probe: Probe | None = None,
     ) -> AsyncIterator[Opened]:
         settings = replace(
             settings,
@@ -159,6 +161,7 @@ def open_door(tmp_path_factory: pytest.TempPathFactory) -> OpenDoor:
             clock=clock,
             passed=passed.append,
             upstream_trouble=upstream_trouble,
+            probe=probe,
         )
         address = await door.start()
         try:

@@ -23,6 +23,7 @@ from cio_proxy.apis.body import decoded
 from cio_proxy.drivers import Answer, Audit, Auditor
 from cio_proxy.model import Exchange, Refusal
 from cio_proxy.sources.mitm.listeners import listener_of
+from cio_proxy.sources.mitm.probing import Probing
 from cio_proxy.sources.mitm.router import ROUTE
 from cio_proxy.sources.mitm.upstreams import declared_length, host_of
 
@@ -50,7 +51,7 @@ class AuditAddon:
 
     `sandbox` says which host and path are the emulated Customer.io's, and `wanted` which flows are audited; `noted` is
     told of each of those and the id of its exchange, `connected` of each client connection, and `failed` of each error
-    of our own: whatever goes wrong here, the flow goes on.
+    of our own: whatever goes wrong here, the flow goes on. `probing` may hold an answer back once it is settled.
     """
 
     def __init__(
@@ -63,8 +64,10 @@ class AuditAddon:
         noted: Callable[[http.HTTPFlow, str], None] = lambda flow, exchange: None,
         connected: Callable[[], None] = lambda: None,
         failed: Callable[[Exception], None] = lambda error: None,
+        probing: Probing | None = None,
     ) -> None:
         self._auditor = auditor
+        self._probing = probing
         self._sandbox = sandbox
         self._clock = clock
         self._wanted = wanted
@@ -107,6 +110,8 @@ class AuditAddon:
                 return
             if verdict.cut is not None:
                 replace_body(flow.request, verdict.cut.body)
+            if self._probing is not None and passing.audit is not None and passing.parts["listener"] != "inbound":
+                self._probing.called(passing.audit)
         passing.forwarded = time.perf_counter()
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
@@ -128,18 +133,25 @@ class AuditAddon:
             return
         with self._fail_open():
             audit = passing.audit or await self._begin(flow, passing)
+            answered = time.perf_counter()
             upstream = passing.forwarded if audit.exchange.listener != "inbound" else None
             answer = await self._auditor.answered(
                 audit,
                 response.status_code,
                 None if response.stream else readable(response, self._auditor.settings.max_audited_body),
-                upstream_seconds=None if upstream is None else time.perf_counter() - upstream,
+                upstream_seconds=None if upstream is None else answered - upstream,
                 location=redirected(flow, audit.exchange),
                 closed=connection_close(response.http_version, response.headers)
                 and not connection_close(flow.request.http_version, flow.request.headers),
             )
             if not response.stream:
                 merge(response, answer)
+            if self._probing is None:
+                return
+            if response.stream or upstream is None:
+                self._probing.lost(audit)
+            else:
+                await self._probing.answered(audit, answered - upstream)
 
     async def error(self, flow: http.HTTPFlow) -> None:
         """Settle an exchange whose answer never came, or never arrived."""
@@ -150,6 +162,8 @@ class AuditAddon:
             if passing.audit is None:
                 self._auditor.unread(Exchange.of(passing.parts))
             else:
+                if self._probing is not None:
+                    self._probing.lost(passing.audit)
                 await self._auditor.lost(passing.audit, location=redirected(flow, passing.audit.exchange))
 
     def unread(self, client: Client) -> None:

@@ -8,6 +8,7 @@ from mitmproxy import http
 
 from cio_proxy.model import Listener
 from cio_proxy.sources.mitm.listeners import PASSES, listener_of
+from cio_proxy.sources.mitm.probing import Probing
 from cio_proxy.sources.mitm.upstreams import Target, declared_length
 
 
@@ -15,7 +16,7 @@ class Inbound:
     """An addon that sends what comes in to the app, with the client's own `Host`.
 
     What `reads` picks is an exchange to audit, unless its body is over `max_body` bytes; `passed` hears of all else
-    once it is over. Add it before what looks at exchanges.
+    once it is over, and `probing` of its beginning and end. Add it before what looks at exchanges.
     """
 
     def __init__(
@@ -25,11 +26,13 @@ class Inbound:
         *,
         reads: Callable[[http.HTTPFlow], bool],
         passed: Callable[[Listener], None],
+        probing: Probing,
     ) -> None:
         self._app = app
         self._max_body = max_body
         self._reads = reads
         self._passed = passed
+        self._probing = probing
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Aim the request at the app."""
@@ -41,6 +44,7 @@ class Inbound:
         if not self._reads(flow):
             flow.metadata[PASSES] = True
             request.stream = True
+            self._probing.arrived(flow)
         elif (length := declared_length(request)) is not None and length > self._max_body:
             request.stream = True
 
@@ -48,6 +52,7 @@ class Inbound:
         """The app's answers pass as they come: what a webhook is answered nobody here reads."""
         if listener_of(flow.client_conn) == "inbound" and flow.response is not None:
             flow.response.stream = True
+            self._probing.left(flow)
 
     def response(self, flow: http.HTTPFlow) -> None:
         """Count what passed."""
@@ -55,6 +60,7 @@ class Inbound:
 
     def error(self, flow: http.HTTPFlow) -> None:
         """The same where the app or the client broke off."""
+        self._probing.gone(flow)
         self._over(flow)
 
     def _over(self, flow: http.HTTPFlow) -> None:

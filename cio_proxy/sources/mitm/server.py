@@ -18,6 +18,7 @@ from mitmproxy.options import Options
 from cio_proxy.apis import path_of, webhooks
 from cio_proxy.drivers import Auditor
 from cio_proxy.model import Address, Listener, Settings
+from cio_proxy.probe import Probe
 from cio_proxy.sources.mitm import wire
 from cio_proxy.sources.mitm.addon import READ_UP_TO, AuditAddon
 from cio_proxy.sources.mitm.certificates import Certificates, authority, own, trusted
@@ -25,6 +26,7 @@ from cio_proxy.sources.mitm.connections import Connections
 from cio_proxy.sources.mitm.explicit import Customerio, Distrust, Explicit
 from cio_proxy.sources.mitm.inbound import Inbound
 from cio_proxy.sources.mitm.listeners import audited, listener_of, mode
+from cio_proxy.sources.mitm.probing import Probing
 from cio_proxy.sources.mitm.router import Router
 from cio_proxy.sources.mitm.streams import AppStream, Begin, ExplicitStream, Stream
 from cio_proxy.sources.mitm.trouble import Trouble
@@ -42,7 +44,7 @@ class Door:
     `upstream` is what the settings say, or the URL of the sandbox, and `sandbox_eu` that of the EU's. `connected` is
     told of each connection of the app, `passed` of each request that is no exchange, `failed` of each error of the
     door's own, and `upstream_trouble` and `app_trouble` when an upstream or the app cannot be reached, and when that is
-    over.
+    over. `probe` takes the place of the one that the settings describe.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Door:
         failed: Callable[[Exception], None] = lambda error: None,
         upstream_trouble: Callable[[bool], None] = lambda on: None,
         app_trouble: Callable[[bool], None] = lambda on: None,
+        probe: Probe | None = None,
     ) -> None:
         settings = auditor.settings
         self._auditor = auditor
@@ -77,6 +80,7 @@ class Door:
             proxy=settings.upstream_proxy,
             direct=emulated,
         )
+        self._probing = Probing(probe or Probe(settings.probe), auditor, clock)
         self._audit = AuditAddon(
             auditor,
             sandbox=lambda host, path: sandbox and upstreams.target(upstreams.place(host, path)) in emulated,
@@ -84,6 +88,7 @@ class Door:
             wanted=audited,
             connected=connected,
             failed=failed,
+            probing=None if settings.inbound is None else self._probing,
         )
         self._running: contextlib.AsyncExitStack | None = None
 
@@ -145,6 +150,7 @@ class Door:
             await connections.ready.wait()
             self.addresses = connections.addresses()
             stack.push_async_callback(connections.drain, settings.timeouts.drain)
+            stack.callback(self._probing.stop)
             expiring = asyncio.create_task(self._expire())
             stack.push_async_callback(ended, expiring)
             stack.callback(expiring.cancel)
@@ -182,7 +188,9 @@ class Door:
                 flow.request.method, path_of(flow.request.data.path), headers, self._auditor.settings.webhooks.paths
             )
 
-        return Inbound(target_of(app), settings.max_audited_body, reads=reads, passed=self._passed)
+        return Inbound(
+            target_of(app), settings.max_audited_body, reads=reads, passed=self._passed, probing=self._probing
+        )
 
     def _unread(self, client: Client) -> None:
         """Count a request that could not be parsed."""
