@@ -157,6 +157,8 @@ class Exchange(Made):
     connection: str = ""
     carried: int = 1
     """Which request of its connection this is, counted from 1."""
+    beside: int = 0
+    """How many other connections of its client's address were open when it came, as far as anybody knows."""
     http_version: str = "HTTP/1.1"
     tls: bool = False
     sandbox: bool = False

@@ -8,7 +8,8 @@ Judged is one client: what sends from one address, under one User-Agent (without
 credentials. `requests` of them have to come within `window` with fewer than 1.5 requests on a connection, and nearly
 every connection has to be opened after the one before was answered, and less than `idle` later: then there was one to
 use again. So what opens many at once (a pool that warms up), what comes now and then (idle connections are closed,
-after 4 s in Node) and what alternates over a few connections is left alone. So are an answer that closes the
+after 4 s in Node) and what alternates over a few connections is left alone. So are connections most of which are still
+open: many processes behind one address, each of which begins with its own; an answer that closes the
 connection itself, and what comes through another proxy or a load balancer, which opens the connections then. The Ruby
 library opens one for every call and has no setting for it: that is `possible`. The proxy cannot see whether a process
 ended in between; a function or a script that runs once for each call is a case for an exemption of its client.
@@ -65,6 +66,8 @@ RULE = RuleInfo(
 PER_CONNECTION = 1.5
 SEQUENTIAL = 0.9
 """The part of the connections that has to be opened after the one before was answered."""
+KEPT_OPEN = 0.5
+"""The part of the connections that are still open from which on they are kept for more requests, by several clients."""
 COUNTED_EVERY = 8
 """Of the requests that use a connection again the first is told, and then each eighth for all eight."""
 BETWEEN = (b"x-forwarded-for", b"forwarded", b"via", b"x-real-ip")
@@ -112,6 +115,8 @@ def _judged(call: Call, outcome: Outcome, known: Known) -> Iterator[Finding | Fa
         return
     pairs = list(pairwise(opened))
     in_turn = sum(0 <= later.at - earlier.answered < params["idle"] for earlier, later in pairs)
+    if exchange.beside + 1 > KEPT_OPEN * len(opened):
+        return
     told = key._replace(kind="connections-told")
     if in_turn < SEQUENTIAL * len(pairs) or known.span(told) is not None:
         return

@@ -9,7 +9,7 @@ Judged is a workspace, over all its clients and replicas. The rate over the late
 figure for certain, and to fill most of them: a burst is told only above 3,000 requests in 3 seconds, which neither
 text allows. One of a few requests is counted where there are many. What says that it is a retry (`X-Retry-Count`) or
 repeats a message or event id is counted once. And the same call, sent again less than a second after each of three
-429 answers, is a loop that does not wait; what an SDK retries by itself is not.
+429 answers, is a loop that does not wait; what an SDK retries by itself is not, nor is a wait that grows.
 
 `action: pace` holds what comes too early and releases it in order, for `hold` at most, when it passes and is counted.
 Every SDK waits for that: their time-outs are 10 s and more. `action: block` answers 429 with `Retry-After` instead,
@@ -28,7 +28,7 @@ See https://docs.customer.io/integrations/api/app/ (429)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from math import sqrt
 from typing import Any, Final, Literal, NamedTuple
@@ -109,6 +109,10 @@ LETTER: Final = {True: "b", False: "s"}
 LONGEST: Final = 8.0
 """Seconds that a call is held for at most."""
 RETRY: Final = b"x-retry-count"
+NOTICED: Final = 0.1
+"""Seconds that nobody waits who sends again at once, however slow the machine."""
+GROWING: Final = 1.5
+"""By what the usual libraries multiply a wait each time, at least; most of them double it."""
 
 
 class Counted(NamedTuple):
@@ -230,17 +234,22 @@ def _waited(call: Call, outcome: Outcome, known: Known) -> Iterator[Finding | Fa
     if latest is None:
         return
     same = sorted([labelled_moment(each) for each, sample in latest.samples.items() if sample.hashes == mine])
-    row = 0
+    row: list[float] = []
     for (_, answered), (sent, _) in pairwise([*same, (call.at, outcome.at)]):
-        row = row + 1 if 0 <= sent - answered < params["patience"] else 0
-    if row == params["retries"]:
+        row = [*row, sent - answered] if 0 <= sent - answered < params["patience"] else []
+    if len(row) == params["retries"] and not waits_longer(row):
         yield RULE.finding(
             "path:",
-            f"the same call was sent again at once after each of {row} answers that say to wait (429)",
+            f"the same call was sent again at once after each of {len(row)} answers that say to wait (429)",
             effect="Customer.io goes on to answer 429, and the workspace stays throttled for everybody.",
             fix="After a 429 wait as long as `Retry-After` says, else a second, and twice as long each time.",
             confidence="certain",
         )
+
+
+def waits_longer(waits: Sequence[float]) -> bool:
+    """Whether a client that tries again takes more time over it: such a one has only begun with a short wait."""
+    return max(waits) >= max(NOTICED, GROWING * waits[0])
 
 
 def limit(call: Call, params: Mapping[str, Any]) -> Limit | None:

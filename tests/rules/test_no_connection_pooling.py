@@ -30,6 +30,7 @@ class Sent:
     address: str = "10.0.0.1"
     status: int | None = 200
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    beside: int = 0
 
 
 def engine(params: Mapping[str, Any] | None = None) -> Engine:
@@ -54,6 +55,7 @@ def exchange(number: int, sent: Sent) -> Exchange:
         client_address=sent.address,
         connection=sent.connection,
         carried=sent.carried,
+        beside=sent.beside,
     )
 
 
@@ -64,6 +66,11 @@ async def told(sents: Sequence[Sent], **params: Any) -> list[Finding]:
 
 def apart(count: int, seconds: float, **more: Any) -> list[Sent]:
     return [Sent(number * seconds, f"c{number}", **more) for number in range(count)]
+
+
+@pytest.mark.parametrize(("beside", "found"), [(9, True), (10, False)])
+async def test_connections_most_of_which_stay_open_are_of_several_clients(beside: int, found: bool) -> None:
+    assert bool(await told(apart(20, 0.4, beside=beside))) is found
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,25 @@ async def test_the_same_call_at_once_after_each_of_three_429_is_a_loop(times: Se
     assert [f.confidence for f in await told(tried(*times))] == ["certain"] * found
 
 
+@pytest.mark.parametrize(
+    ("waits", "found"),
+    [
+        ((0.1, 0.2, 0.4, 0.8), 0),  # doubled each time
+        ((0.4, 0.6, 0.9), 0),  # one and a half times as long, as Go's usual library does
+        ((0.0, 0.2, 0.4, 0.8), 0),  # urllib3 with `backoff_factor=0.1`: at once first
+        ((0.01, 0.03, 0.09), 1),  # a loop on a slow machine
+        ((0.5, 0.5, 0.5), 1),
+        ((0.5, 0.6, 0.7), 1),
+        ((0.9, 0.3, 0.1), 1),
+    ],
+)
+async def test_a_wait_that_grows_is_no_loop(waits: Sequence[float], found: int) -> None:
+    times = [0.0]
+    for wait in waits:
+        times.append(times[-1] + 0.01 + wait)
+    assert [f.confidence for f in await told(tried(*times))] == ["certain"] * found
+
+
 async def test_other_calls_after_a_429_are_no_retries() -> None:
     assert not await told([Sent(n / 10, body={"n": n}, status=429) for n in range(9)])
 

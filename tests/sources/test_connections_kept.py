@@ -27,6 +27,18 @@ async def test_a_connection_carries_all_requests_and_no_answer_asks_for_its_end(
         assert not door.sink.findings
 
 
+async def test_many_clients_of_one_address_that_keep_their_connections_are_not_told(open_door: OpenDoor) -> None:
+    async with upstream() as raw, open_door(raw.url, POOLING) as door:
+        clients = [await door.connect() for _ in range(12)]
+        for number, (reader, writer) in enumerate(clients):
+            writer.write(request("PUT", f"/api/v1/customers/{number}", b"{}"))
+            await asyncio.wait_for(read_message(reader), 20)
+        assert [end.exchange.beside for end in door.sink.ends] == [11] * 12
+        for _, writer in clients:
+            writer.close()
+        assert not door.sink.findings
+
+
 def test_an_idle_connection_stays_open_for_longer_than_any_client_keeps_it() -> None:
     assert IDLE_SECONDS >= 100  # go's 90 s (reference 8.1, 9.17) are the longest
 

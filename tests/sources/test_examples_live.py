@@ -84,6 +84,7 @@ async def test_an_example_gives_its_findings_live(rule: Rule, example: Example, 
         + [(s.answered_at, number, 1) for number, s in enumerate(sents)]
     )
     sandbox = any(s.exchange.sandbox for s in sents)
+    last = {(s.exchange.connection, s.exchange.listener): number for number, s in enumerate(sents)}
     connections: dict[tuple[str, Listener], tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
     answers: dict[int, asyncio.Task[bytes]] = {}
     async with (
@@ -115,6 +116,9 @@ async def test_an_example_gives_its_findings_live(rule: Rule, example: Example, 
             else:
                 stage.released[sent.exchange.id].set()
                 await asyncio.wait_for(answers[number], 20)
+                name = (sent.exchange.connection, sent.exchange.listener)
+                if last[name] == number and (asked := connections.get(name)) is not None:
+                    asked[1].close()
         if example.end is not None:
             stage.now = START + example.end
             await door.auditor.expire(stage.now)

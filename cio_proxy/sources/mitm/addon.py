@@ -6,6 +6,7 @@ import logging
 import secrets
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,6 +77,8 @@ class AuditAddon:
         self._tell_failed = failed
         self._flows: WeakKeyDictionary[http.HTTPFlow, Passing] = WeakKeyDictionary()
         self._carried: dict[str, int] = {}
+        self._open: Counter[str] = Counter()
+        """Connections that are open, by their client's address."""
         self._logged: set[str] = set()
 
     def client_connected(self, client: Client) -> None:
@@ -83,10 +86,17 @@ class AuditAddon:
         with self._fail_open():
             if listener_of(client) != "inbound":
                 self._connected()
+                self._open[address_of(client)] += 1
 
     def client_disconnected(self, client: Client) -> None:
         """Forget a connection."""
         self._carried.pop(client.id, None)
+        with self._fail_open():
+            address = address_of(client)
+            if listener_of(client) != "inbound" and self._open[address] > 0:
+                self._open[address] -= 1
+            if not self._open[address]:
+                del self._open[address]
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Note the request as the client sent it, before its `Host` is replaced."""
@@ -215,9 +225,10 @@ class AuditAddon:
             "headers": headers,
             "body": None,
             "listener": listener_of(client),
-            "client_address": client.peername[0] if client.peername else "",
+            "client_address": address_of(client),
             "connection": client.id,
             "carried": self._carried.get(client.id, 1),
+            "beside": max(0, self._open[address_of(client)] - 1),
             "http_version": http_version,
             "tls": client.tls,
             "sandbox": self._sandbox(host, path_of(target)),
@@ -238,6 +249,11 @@ class AuditAddon:
         if kind not in self._logged:
             self._logged.add(kind)
             log.warning("the door failed, traffic goes on: %s", kind)
+
+
+def address_of(client: Client) -> str:
+    """The address of a client, empty where nobody knows."""
+    return client.peername[0] if client.peername else ""
 
 
 def redirected(flow: http.HTTPFlow, exchange: Exchange) -> str | None:
