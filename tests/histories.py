@@ -354,6 +354,7 @@ def _exchange(number: int, sent: Sent) -> tuple[Exchange, Recorded]:
         ),
         body=b"" if body is None else json.dumps(body).encode(),
         connection=f"{service}-{number % 2}",
+        carried=number + 1,
     )
     answer = b'{"success": true}' if host.startswith("cdp") else b"{}"
     return exchange, Recorded(at + 0.05, 200, answer)

@@ -342,7 +342,7 @@ def test_the_configuration_names_the_file_and_holds_its_fingerprints(tmp_path: P
 
 
 def test_the_operator_is_told_of_it_at_the_start() -> None:
-    ready = {"outbound": "http://127.0.0.1:8080", "admin": "http://127.0.0.1:9180"}
+    ready = {"outbound": "http://127.0.0.1:8080", "inbound": None, "explicit": None, "admin": "http://127.0.0.1:9180"}
     lines = list(greeting(ready, Settings(baseline="accepted", baselined=frozenset({"a", "b"}))))
     assert lines[-1] == "kinds of findings that the baseline accepted accepts: 2"
     assert len(list(greeting(ready, Settings()))) == len(lines) - 1

@@ -215,7 +215,7 @@ def _too_fast(call: Call, group: Group, requests: float, seconds: int, rate: flo
 def _trigger(call: Call, known: Known) -> Finding:
     return RULE.finding(
         "path:",
-        f"two broadcast triggers within {known.params['trigger']:g} s",
+        f"one broadcast is triggered twice within {known.params['trigger']:g} s",
         effect="Customer.io takes one in 10 seconds, and answers 429 to the others: nobody gets that broadcast.",
         fix="Trigger a broadcast once for all recipients (`ids`, `emails`, `per_user_data` or a segment).",
         confidence="likely",
@@ -309,7 +309,9 @@ def _member(call: Call, group: Group) -> str:
 
 
 def _key(call: Call, group: Group) -> Key:
-    return Key("rate", call.workspace, f"rate:{group}")
+    # Two broadcasts at once are two campaigns of somebody's; one twice is a loop.
+    of = call.exchange.target.decode("latin-1") if group == "trigger" else ""
+    return Key("rate", call.workspace, f"rate:{group}{of}")
 
 
 def _throttled(call: Call) -> Key:

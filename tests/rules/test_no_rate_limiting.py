@@ -161,7 +161,7 @@ def triggers(*each: tuple[float, int]) -> list[Sent]:
 
 async def test_broadcast_triggers_have_to_be_ten_seconds_apart() -> None:
     (found,) = await told(triggers((0, 1), (9, 2)))
-    assert found.message == "two broadcast triggers within 10 s"
+    assert found.message == "one broadcast is triggered twice within 10 s"
     assert not await told(triggers((0, 1), (10, 2)))
     assert not await told(triggers((0, 1), (2, 1)))
     assert not await told(triggers((0, 1), (4, 2)), trigger=4.0)

@@ -37,6 +37,7 @@ def refused(name: str) -> Pitfall:
 Reach = tuple[Pitfall, ...] | str
 
 BY_THE_APP = "shows it only within an app behind the inbound listener, whose own answers come late"
+TO_THE_APP = "begins with a webhook to the app, which no SDK sends"
 BEHIND_A_BASE_URL = "is given the proxy as its base URL, so the region is the proxy's own setting"
 
 TABLE: dict[str, dict[str, Reach]] = {
@@ -186,6 +187,9 @@ TABLE: dict[str, dict[str, Reach]] = {
         CDP: (found("unplanned-event"),),
     },
     "blocking-on-analytics": dict.fromkeys((NODE, TRACK, CDP), BY_THE_APP),
+    "invalid-webhook-signature": dict.fromkeys((NODE, TRACK, CDP), TO_THE_APP),
+    "ignored-bounce": dict.fromkeys((NODE, TRACK, CDP), TO_THE_APP),
+    "unmonitored-complaints": dict.fromkeys((NODE, TRACK, CDP), TO_THE_APP),
     "no-connection-pooling": {
         NODE: "sends through fetch, whose pool no option of its own turns off",
         TRACK: (found("no-connection-pooling"),),
