@@ -16,7 +16,7 @@ from cio_proxy.sandbox.webhooks import report, signature
 
 from .conftest import START, Service
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+on_the_shared_loop = pytest.mark.asyncio(loop_scope="session")
 KEY = "test_signing_key_123"
 
 
@@ -55,6 +55,7 @@ def test_the_signature_is_that_of_the_reference() -> None:
     assert signature(KEY, "1613063089", body) == expected
 
 
+@on_the_shared_loop
 async def test_what_is_posted_is_signed_and_the_answer_is_told(cio: Service) -> None:
     asked = {"signing_key": KEY, "metric": "bounced", "id": "42", "email": "ada@example.com"}
     async with app(503) as (url, posted):
@@ -68,6 +69,7 @@ async def test_what_is_posted_is_signed_and_the_answer_is_told(cio: Service) -> 
     assert await cio.shown("requests") == []
 
 
+@on_the_shared_loop
 async def test_without_a_key_there_is_no_signature_and_without_an_app_no_status(cio: Service) -> None:
     async with app() as (url, posted):
         assert (await cio.http.post("/_sandbox/webhooks", json={"url": url})).json()["status"] == 200
@@ -75,6 +77,7 @@ async def test_without_a_key_there_is_no_signature_and_without_an_app_no_status(
     assert (await cio.http.post("/_sandbox/webhooks", json={"url": url})).json()["status"] == 0
 
 
+@on_the_shared_loop
 @pytest.mark.parametrize(
     "asked", [[], {}, {"url": 7}, {"url": "ftp://h/"}, {"url": "http://[/"}, {"url": "http://h\n/"}]
 )

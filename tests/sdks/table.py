@@ -219,6 +219,9 @@ UNSTOPPABLE = {
     "no-connection-pooling",
     "no-rate-limiting",
     "blocking-on-analytics",
+    "ignored-bounce",
+    "unmonitored-complaints",
+    "changing-user-id",
 }
 """Rules that refuse no call of theirs: they find their fault too late, or nothing is wrong with the call itself."""
 

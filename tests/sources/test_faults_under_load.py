@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ..conftest import counted, running  # noqa: TID252 (tests are no package)
+from ..conftest import COMMAND, counted, environment, running  # noqa: TID252 (tests are no package)
 from ..test_operation import eventually, metric  # noqa: TID252
 from ..test_run import fetched  # noqa: TID252
-from .conftest import read_message, request
+from .conftest import SITE, read_message, request
 from .test_gateway import serving
 from .test_reconciliation import REQUESTS, Answers, client, identify, upstream
 
@@ -41,7 +41,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 from cio_proxy import audit, rules
-from cio_proxy.facts.memory import MemoryStore
+from cio_proxy.facts.sqlite import SqliteStore
 
 armed = Path(os.environ["XDG_STATE_HOME"], "armed").exists
 
@@ -74,8 +74,8 @@ rules.RULES = tuple(
 )
 """
 A_DEAD_STORE = """
-MemoryStore.get_many = broken(MemoryStore.get_many)
-MemoryStore.join_many = broken(MemoryStore.join_many)
+SqliteStore.get_many = broken(SqliteStore.get_many)
+SqliteStore.join_many = broken(SqliteStore.join_many)
 """
 A_BROKEN_ENGINE = "audit.Engine.open = broken(audit.Engine.open)"
 
@@ -198,7 +198,11 @@ async def test_a_rule_that_does_not_return_is_switched_off_and_everything_passes
 
 
 async def test_a_store_that_fails_is_counted_shown_and_heals_while_everything_passes(tmp_path: Path) -> None:
-    config = CONFIG + "people: complete\nrules:\n  track-before-identify:\n    action: block\n"
+    export, facts = tmp_path / "people.csv", f"sqlite:{tmp_path / 'facts.db'}"
+    export.write_text("id\nada\n")
+    importing = [COMMAND, "people", "import", str(export), "--workspace", SITE, "--facts", facts]
+    await asyncio.to_thread(subprocess.run, importing, env=environment(tmp_path), check=True, capture_output=True)
+    config = CONFIG + f"facts: {facts}\npeople: complete\nrules:\n  track-before-identify:\n    action: block\n"
     event = request("POST", "/api/v1/customers/somebody/events", b'{"name": "order_placed"}')
     async with loaded(tmp_path, patch=A_DEAD_STORE, config=config) as proxy:
         assert await status(proxy, event) == 400, "everybody is known, but not somebody"
@@ -206,15 +210,18 @@ async def test_a_store_that_fails_is_counted_shown_and_heals_while_everything_pa
         assert await proxy.send() == each(), "what needs no memory is refused as before"
         assert await status(proxy, event) == 200
         reconciled(proxy, ended() + Counter(blocked=1, forwarded=1))
-        errors = metric(proxy.ready, 'cio_proxy_store_errors_total{store="memory"}')
+        errors = metric(proxy.ready, 'cio_proxy_store_errors_total{store="sqlite"}')
         assert errors >= CLIENTS * len(JUDGED)
         assert proxy.degraded() == ["people", "store"]
         proxy.arm(on=False)
         assert await proxy.send() == each()
-        eventually(lambda: proxy.degraded() == ["people"])  # the store works again, but may not know everybody
-        errors = metric(proxy.ready, 'cio_proxy_store_errors_total{store="memory"}')
+        async with asyncio.timeout(20):  # what failed is left alone for a second
+            while proxy.degraded() != ["people"]:  # the store works again, but may not know everybody
+                assert await status(proxy, event) == 200
+                await asyncio.sleep(0.2)
+        errors = metric(proxy.ready, 'cio_proxy_store_errors_total{store="sqlite"}')
         assert await proxy.send() == each()
-        assert metric(proxy.ready, 'cio_proxy_store_errors_total{store="memory"}') == errors
+        assert metric(proxy.ready, 'cio_proxy_store_errors_total{store="sqlite"}') == errors
         assert await status(proxy, event) == 200, "an identify may have been lost"
         err = proxy.stop()
     assert err.count("store failed, traffic goes on: RuntimeError") == 1
