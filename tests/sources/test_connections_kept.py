@@ -50,4 +50,7 @@ async def test_a_client_is_told_of_connections_only_if_they_could_have_stayed_op
     async with upstream(lambda request: answer) as raw, open_door(raw.url, POOLING) as door:
         for number in range(8):
             await door.send(request("PUT", f"/api/v1/customers/{number}", b"{}"))
+            async with asyncio.timeout(20):
+                while raw.open:  # the proxy keeps it for as long as its client is there
+                    await asyncio.sleep(0.001)
         assert [finding.rule for finding in door.sink.findings] == ["no-connection-pooling"] * found
