@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -54,3 +55,12 @@ async def test_a_client_is_told_of_connections_only_if_they_could_have_stayed_op
                 while raw.open:  # the proxy keeps it for as long as its client is there
                     await asyncio.sleep(0.001)
         assert [finding.rule for finding in door.sink.findings] == ["no-connection-pooling"] * found
+
+
+async def test_a_burst_of_clients_is_let_in_at_once_though_nobody_has_time_for_them_yet(open_door: OpenDoor) -> None:
+    async with upstream() as raw, open_door(raw.url) as door:
+        address = door.door.addresses["outbound"]
+        # One that finds no room tries again after a second. Meanwhile the proxy, on this very loop, accepts nobody.
+        burst = [socket.create_connection(address, timeout=0.9) for _ in range(500)]
+        for client in burst:
+            client.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -42,6 +43,8 @@ POLL_SECONDS = 0.02
 QUIET_LOOKS = 15
 """A stop counts looks, not time: a loop that was busy has not listened."""
 FLAGS: Final[dict[Listener, str]] = {"outbound": "--listen", "inbound": "--inbound", "explicit": "--explicit"}
+BACKLOG = 4_096
+"""Clients that connect at once: with asyncio's 100 a burst of them waits for a second, until they try again."""
 OUTERMOST = 2
 """How many layers there are with the first of HTTP: the listener's own, and itself."""
 JOINED_UP_TO = 64 * 1024
@@ -59,7 +62,11 @@ class Listening[Mode: mode_specs.ProxyMode](mode_servers.AsyncioServerInstance[M
 
     async def listen(self, host: str, port: int) -> list[asyncio.Server]:  # type: ignore[override]
         """Listen on HOST:PORT; an IPv6 host may stand in brackets."""
-        return await super().listen(host.strip("[]"), port)  # type: ignore[return-value]
+        servers: list[asyncio.Server] = await super().listen(host.strip("[]"), port)  # type: ignore[assignment]
+        for listening in (each for server in servers for each in server.sockets):
+            with socket.fromfd(listening.fileno(), listening.family, listening.type) as same:
+                same.listen(BACKLOG)
+        return servers
 
     async def handle_stream(self, reader, writer=None) -> None:  # type: ignore[no-untyped-def]
         """Serve one client connection."""
