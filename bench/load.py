@@ -12,11 +12,14 @@ import asyncio
 import json
 import sys
 import time
+from itertools import chain, islice
 
 from traffic import calls, head
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
-COUNT = 20_000
+READY = 20_000
+"""As many requests as a proxy answers in a run are made before it begins."""
+COUNT = 1_000_000
 """More requests than a run sends; a run begins at START in an endless row of them, so that nothing is sent twice."""
 
 
@@ -49,8 +52,9 @@ class Client(asyncio.Protocol):
         self.send()
 
     def send(self) -> None:
+        request = next(self.load.requests)
         self.sent = time.perf_counter()
-        self.transport.write(next(self.load.requests))
+        self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
         self.received += data
@@ -75,9 +79,8 @@ class Load:
     """What was sent, and how long each answer took."""
 
     def __init__(self, connections: int, seconds: float, start: int) -> None:
-        self.requests = iter(
-            [head(method, path, len(body)) + body for method, path, body in calls(COUNT, start * COUNT)]
-        )
+        requests = (head(method, path, len(body)) + body for method, path, body in calls(COUNT, start * COUNT))
+        self.requests = chain(list(islice(requests, READY)), requests)
         self.seconds: list[float] = []
         self.failed = 0
         self.left = connections

@@ -113,7 +113,7 @@ def load(subject: Subject, connections: int, seconds: float) -> tuple[Round, int
     before = cpu(subject.process)
     arguments = (subject.address, str(connections), str(seconds), str(next(runs)))
     command = pinned(LOAD_CORE, sys.executable, HERE / "load.py", *arguments)
-    result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    result = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     if result["failed"]:
         sys.exit(f"{subject.name}: {result['failed']} requests failed")
     used = (cpu(subject.process) - before) / result["requests"] * 1e6
