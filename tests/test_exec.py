@@ -76,20 +76,53 @@ def test_without_a_finding_the_run_is_quiet_and_exits_0(language: str, tmp_path:
     assert done.stderr == "cio-proxy: 1 requests, 1 calls; findings: none\n"
 
 
-def test_httpx_with_a_transport_of_its_own_is_audited(tmp_path: Path) -> None:
-    source = """
-        import asyncio, httpx
-        url, keys = "https://track.customer.io/api/v1/customers/42", %r
-        with httpx.Client(transport=httpx.HTTPTransport()) as client:
-            print(client.put(url, auth=keys, json={"created_at": 1795547010000}).status_code)
-        async def put():
-            async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport()) as client:
-                print((await client.put(url, auth=keys, json={"created_at": 1795547010000})).status_code)
-        asyncio.run(put())
-    """
-    done = executed(tmp_path, "--", sys.executable, "-c", textwrap.dedent(source % (KEYS,)))
-    assert done.stdout == "200\n200\n", done.stderr
+URL = "https://track.customer.io/api/v1/customers/42"
+HTTPX = f"""
+    import asyncio, importlib.util
+    FIRST
+    import httpx
+    url, sent = "{URL}", {{"auth": {KEYS!r}, "json": {{"created_at": 1795547010000}}}}
+    with httpx.Client(SYNC) as client:
+        answer = client.put(url, **sent)
+        print(answer.status_code, answer.url)
+    async def put():
+        async with httpx.AsyncClient(ASYNC) as client:
+            answer = await client.put(url, **sent)
+            print(answer.status_code, answer.url)
+    asyncio.run(put())
+"""
+OWN = "transport=httpx.HTTPTransport()", "transport=httpx.AsyncHTTPTransport()"
+
+
+@pytest.mark.parametrize(
+    ("first", "sync", "asynchronous"),
+    [
+        ("pass", "", ""),
+        ("pass", *OWN),
+        ("importlib.util.find_spec('httpx')", *OWN),
+    ],
+    ids=["as it comes", "with a transport of its own", "once a library asked whether it is there"],
+)
+def test_httpx_is_audited_and_its_program_sees_the_url_that_it_asked_for(
+    first: str, sync: str, asynchronous: str, tmp_path: Path
+) -> None:
+    source = textwrap.dedent(HTTPX).replace("FIRST", first).replace("ASYNC", asynchronous).replace("SYNC", sync)
+    done = executed(tmp_path, "--", sys.executable, "-c", source)
+    assert done.stdout == f"200 {URL}\n" * 2, done.stderr
     assert "findings: 2 millisecond-timestamp" in done.stderr
+
+
+def test_a_module_that_only_has_the_name_of_httpx_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "httpx.py").write_text("print('mine')")
+    script = f'cd {tmp_path} && exec {sys.executable} -c "import httpx"'
+    done = executed(tmp_path, "--", "sh", "-c", script)
+    assert (done.returncode, done.stdout) == (0, "mine\n"), done.stderr
+
+
+def test_node_starts_where_only_its_options_are_handed_on(tmp_path: Path) -> None:
+    script = 'exec env -i PATH="$PATH" NODE_OPTIONS="$NODE_OPTIONS" node -e "console.log(1)"'
+    done = executed(tmp_path, "--", "sh", "-c", script)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
 
 
 def test_nodes_own_https_is_audited(tmp_path: Path) -> None:
