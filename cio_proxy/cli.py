@@ -850,14 +850,19 @@ async def _execute(
 ) -> int:
     """Run a command behind the proxy, report, and give the exit code."""
     from cio_proxy.config import SHIPPED
-    from cio_proxy.exec import NotStarted, execute
+    from cio_proxy.exec import NotStarted, behind, execute
     from cio_proxy.reports.text import report
     from cio_proxy.sinks.kinds import Kinds
 
     free = Address("127.0.0.1", 0)
     defaults = replace(SHIPPED, listen=free, admin=free, explicit=free)
     found = Kinds()
-    proxy = _proxy(lambda: _load(config, flags, defaults=defaults), shown=found, token=secrets.token_urlsafe(24))
+
+    def load() -> Loaded:
+        loaded = _load(config, flags, defaults=defaults)
+        return loaded._replace(settings=behind(loaded.settings, os.environ))
+
+    proxy = _proxy(load, shown=found, token=secrets.token_urlsafe(24))
     try:
         run = await execute(proxy, command, os.environ)
     except NotStarted as error:

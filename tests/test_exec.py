@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,33 @@ def test_what_its_user_set_up_for_node_and_python_still_holds(tmp_path: Path) ->
     script = f'{sys.executable} -c pass; node -e 0; echo "$NO_PROXY"'
     done = executed(tmp_path, "--", "sh", "-c", script, variables=variables)
     assert done.stdout == "mine\nmine\nintranet,localhost,127.0.0.1,::1\n", done.stderr
+
+
+def test_a_proxy_that_its_user_named_is_on_the_way_to_other_sites(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as named:
+        heads = []
+
+        def refuse() -> None:
+            client, _ = named.accept()
+            with client:
+                heads.append(client.recv(65536).decode())
+                client.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+        answering = threading.Thread(target=refuse, daemon=True)
+        answering.start()
+        variables = {"HTTPS_PROXY": f"http://me:secret@127.0.0.1:{named.getsockname()[1]}", "https_proxy": ""}
+        done = executed(tmp_path, "--", "curl", "-s", "https://elsewhere.test/", variables=variables)
+        answering.join(10)
+    assert heads[0].startswith("CONNECT elsewhere.test:443 ")
+    assert "Proxy-Authorization: Basic bWU6c2VjcmV0" in heads[0]
+    assert "secret" not in done.stderr
+
+
+def test_a_proxy_that_cannot_be_used_is_told_of_without_its_value(tmp_path: Path) -> None:
+    variables = {"HTTPS_PROXY": "socks5://me:secret@127.0.0.1:1080", "https_proxy": ""}
+    done = executed(tmp_path, "--", "true", variables=variables)
+    assert done.stderr.startswith("cio-proxy: HTTPS_PROXY is no HTTP proxy with a port")
+    assert "secret" not in done.stderr
 
 
 def alive(pid: int) -> bool:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cio_proxy.exec.child import NotStarted, finished
-from cio_proxy.exec.surroundings import surroundings
+from cio_proxy.exec.surroundings import behind, surroundings
 from cio_proxy.run import Proxy
 
-__all__ = ["NotStarted", "Run", "execute"]
+__all__ = ["NotStarted", "Run", "behind", "execute"]
 
 
 class Run(NamedTuple):

@@ -7,21 +7,29 @@ Node's own https, httpx) is led to the outbound listener by a preload, which lea
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import certifi
 
 from cio_proxy.apis import HOSTS
+from cio_proxy.config import Mistake, proxy
+from cio_proxy.model import Settings
+
+log = logging.getLogger("cio_proxy")
 
 PRELOADS: Final = Path(__file__).with_name("preloads")
 CA_VARIABLES: Final = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "GIT_SSL_CAINFO")
 """Each names a file that takes the place of the system's authorities: for OpenSSL, requests, curl, boto and git."""
 LOCAL: Final = ("localhost", "127.0.0.1", "::1")
 """Where an app under test talks to itself; no proxy is on that way."""
+PROXY_VARIABLES: Final = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+"""What names a proxy for https, the first one that is set."""
 
 
 def surroundings(environ: Mapping[str, str], ready: Mapping[str, Any], authority: Path, folder: Path) -> dict[str, str]:
@@ -44,6 +52,22 @@ def surroundings(environ: Mapping[str, str], ready: Mapping[str, Any], authority
         "CIO_PROXY_URL": ready["outbound"],
         "CIO_PROXY_HOSTS": " ".join(HOSTS),
     }
+
+
+def behind(settings: Settings, environ: Mapping[str, str]) -> Settings:
+    """The settings where the user's environment names a proxy: as ours takes its place, all goes on through it.
+
+    A configured one is left. So is an upstream of the user's own: it may be this machine.
+    """
+    name = next((name for name in PROXY_VARIABLES if environ.get(name)), None)
+    if name is None or settings.upstream_proxy is not None or "://" in settings.upstream:
+        return settings
+    named = environ[name]
+    try:
+        return replace(settings, upstream_proxy=proxy(named if "://" in named else f"http://{named}"))
+    except Mistake:
+        log.warning("%s is no HTTP proxy with a port (http://HOST:3128): other sites are reached without it", name)
+        return settings
 
 
 def trusted(environ: Mapping[str, str]) -> list[bytes]:
