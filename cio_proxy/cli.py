@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -870,11 +870,12 @@ async def _execute(
         return error.code
     except OSError as error:
         raise Refused(str(error)) from error
-    report(found.kinds, sys.stderr)
-    for line in farewell(run.summary):
-        click.echo(f"cio-proxy: {line}", err=True)
-    if not run.summary["calls"]:
-        click.echo(f"cio-proxy: {NO_CALL}", err=True)
+    with suppress(OSError):  # the exit code is the command's, whether or not anybody reads this
+        report(found.kinds, sys.stderr)
+        for line in farewell(run.summary):
+            click.echo(f"cio-proxy: {line}", err=True)
+        if not run.summary["calls"]:
+            click.echo(f"cio-proxy: {NO_CALL}", err=True)
     if run.code:
         return run.code
     if run.summary["calls"] < min_calls:

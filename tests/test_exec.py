@@ -157,6 +157,13 @@ def test_the_commands_own_exit_code_is_kept(script: str, options: tuple[str, ...
     assert "sent nothing to Customer.io" in done.stderr
 
 
+def test_the_code_is_kept_where_nobody_can_read_the_report(tmp_path: Path) -> None:
+    command = [COMMAND, "exec", "--", "sh", "-c", "exit 7"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, env=environment(tmp_path), stderr=full, timeout=60, check=False)
+    assert done.returncode == 7
+
+
 def test_a_failing_suite_keeps_its_code_and_is_reported_all_the_same(tmp_path: Path) -> None:
     node = program("node", BAD)
     done = executed(tmp_path, "--", "sh", "-c", '"$@" && exit 5', "sh", *node)
