@@ -218,6 +218,20 @@ async def test_a_client_that_trusts_somebody_else_is_told_of_once(
     assert door.sink.ends == []
 
 
+@pytest.mark.parametrize("sent", [b"\x16\x03\x01", b"\x16\x03\x01\x00\x05hello"], ids=["too little", "none"])
+async def test_a_client_that_was_shown_no_certificate_is_not_told_of(
+    sent: bytes, open_door: OpenDoor, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    async with open_door("http://127.0.0.1:9") as door:
+        reader, writer = await door.connect()
+        writer.write(sent)
+        writer.write_eof()
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+    assert [record.getMessage() for record in caplog.records] == []
+
+
 async def test_stopping_waits_for_an_answer_in_a_tunnel_and_not_for_an_idle_one(open_door: OpenDoor) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(100):
