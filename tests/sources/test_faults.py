@@ -64,6 +64,33 @@ async def test_an_answer_that_repeats_its_length_passes_with_one(lengths: tuple[
     assert raw.connections == 1
 
 
+@pytest.mark.parametrize(
+    ("answer", "passed"),
+    [
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        ),
+        (b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", b"HTTP/1.1 204 No Content\r\n\r\n"),
+        (
+            b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            b"HTTP/1.1 204 No Content\r\n\r\n",
+        ),
+    ],
+    ids=["a length beside chunks", "a 204 in chunks", "a 204 with its end"],
+)
+async def test_an_answer_that_says_twice_how_long_it_is_passes_with_what_counts(
+    answer: bytes, passed: bytes, open_door: OpenDoor
+) -> None:
+    async with upstream(lambda _: answer) as raw, open_door(raw.url) as door:
+        reader, writer = await door.connect()
+        for _ in range(2):
+            writer.write(EVENT)
+            assert await asyncio.wait_for(reader.readexactly(len(passed)), 10) == passed
+        writer.close()
+    assert door.sink.endings == ["forwarded", "forwarded"]
+
+
 @pytest.mark.parametrize("lengths", [("2", "3"), ("2", "+2"), ("02", "02"), ("2", ""), ("2,", "2"), ("-2", "-2")])
 async def test_an_answer_with_lengths_that_differ_or_are_none_is_a_502(
     lengths: tuple[str, ...], open_door: OpenDoor
