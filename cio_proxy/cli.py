@@ -19,6 +19,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
@@ -857,14 +858,15 @@ async def _execute(
     free = Address("127.0.0.1", 0)
     defaults = replace(SHIPPED, listen=free, admin=free, explicit=free)
     found = Kinds()
-
-    def load() -> Loaded:
-        loaded = _load(config, flags, defaults=defaults)
-        return loaded._replace(settings=behind(loaded.settings, os.environ))
-
-    proxy = _proxy(load, shown=found, token=secrets.token_urlsafe(24))
     try:
-        run = await execute(proxy, command, os.environ)
+        with TemporaryDirectory(prefix="cio-proxy-") as folder:
+
+            def load() -> Loaded:
+                loaded = _load(config, flags, defaults=defaults)
+                return loaded._replace(settings=behind(loaded.settings, os.environ, Path(folder)))
+
+            proxy = _proxy(load, shown=found, token=secrets.token_urlsafe(24))
+            run = await execute(proxy, command, os.environ, Path(folder))
     except NotStarted as error:
         click.echo(f"cio-proxy: {error}", err=True)
         return error.code

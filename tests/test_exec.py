@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from .conftest import COMMAND, environment
+from .sources.test_gateway import tls_for
 
 pytestmark = pytest.mark.once
 
@@ -219,6 +221,41 @@ def test_a_proxy_that_its_user_named_is_on_the_way_to_other_sites(tmp_path: Path
     assert heads[0].startswith("CONNECT elsewhere.test:443 ")
     assert "Proxy-Authorization: Basic bWU6c2VjcmV0" in heads[0]
     assert "secret" not in done.stderr
+
+
+@pytest.mark.parametrize("variable", ["NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE"])
+def test_authorities_that_its_user_named_are_trusted_for_sites_that_we_speak_to(variable: str, tmp_path: Path) -> None:
+    context, ca = tls_for("localhost", tmp_path / "ca")
+    asked = """
+        import os, socket, sys
+        host, port = os.environ["HTTPS_PROXY"].removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as client:  # as axios asks a proxy
+            client.sendall(f"GET https://localhost:{sys.argv[1]}/ HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n".encode())
+            print(client.recv(65536).decode().splitlines()[0])
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            with suppress(OSError), context.wrap_socket(listening.accept()[0], server_side=True) as client:
+                client.recv(65536)
+                client.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+                client.recv(65536)
+
+        threading.Thread(target=answer, daemon=True).start()
+        command = [sys.executable, "-c", textwrap.dedent(asked), str(listening.getsockname()[1])]
+        done = executed(tmp_path, "--", *command, variables={variable: str(ca)})
+    assert done.stdout == "HTTP/1.1 204 No Content\n", done.stderr
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_authorities_that_its_user_named_are_in_the_bundle(folder: bool, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    _, ca = tls_for("localhost", tmp_path / "ca")
+    (mine / "ca.pem").write_bytes(ca.read_bytes())
+    variables = {"REQUESTS_CA_BUNDLE": str(mine if folder else mine / "ca.pem")}
+    done = executed(tmp_path, "--", "sh", "-c", 'cat "$REQUESTS_CA_BUNDLE"', variables=variables)
+    assert ca.read_text().strip() in done.stdout
 
 
 def test_a_proxy_that_cannot_be_used_is_told_of_without_its_value(tmp_path: Path) -> None:
