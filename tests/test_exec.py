@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from cio_proxy.exec.child import is_left
+
 from .conftest import COMMAND, environment
 from .sources.test_gateway import tls_for
 
@@ -312,11 +314,28 @@ def test_a_signal_reaches_the_command_and_nothing_is_left_running(number: signal
     assert gone(pids)
 
 
+def test_a_signal_that_comes_twice_reaches_a_run_within_another_and_both_report(tmp_path: Path) -> None:
+    process, pids = started(tmp_path, "sh", "-c", '"$0" exec -- sh -c "$1"; exit $?', COMMAND, WAITING)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err.count("0 requests")) == (143, 2), err
+    assert gone(pids)
+
+
 def test_what_a_command_leaves_behind_is_ended(tmp_path: Path) -> None:
     process, pids = started(tmp_path, "sh", "-c", "trap '' TERM; sleep 300 & echo $!; exit 0")
     process.communicate(timeout=30)
     assert process.returncode == 0
     assert gone(pids)
+
+
+def test_a_group_of_which_nobody_runs_any_more_is_not_waited_for() -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, process_group=0) as process:
+        assert is_left(process.pid)
+        assert process.stdin is not None
+        process.stdin.close()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is there until it is collected
+        assert not is_left(process.pid)
 
 
 def test_ctrl_c_on_a_terminal_leaves_no_process_and_no_port(tmp_path: Path) -> None:
