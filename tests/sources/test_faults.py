@@ -312,6 +312,17 @@ async def test_a_malformed_head_is_a_400_and_counted(open_door: OpenDoor) -> Non
     assert raw.connections == 0
 
 
+@pytest.mark.parametrize("more", [b"a" * 65_536, b"X-More: 1\r\n" * 8_192], ids=["one line", "many lines"])
+async def test_a_head_that_does_not_end_is_refused_and_counted(more: bytes, open_door: OpenDoor) -> None:
+    async with upstream() as raw, open_door(raw.url) as door:
+        reader, writer = await door.connect()
+        writer.write(b"GET / HTTP/1.1\r\nHost: h\r\nX-More: " + more * 17)
+        assert "head is over" in gateway_error(await asyncio.wait_for(read_message(reader), 10), 431)
+        writer.close()
+        assert (await door.send(request("PUT", "/x", b"{}", b"X-Large: " + b"a" * 2**19))).startswith(b"HTTP/1.1 200")
+    assert door.sink.endings == ["failed", "forwarded"]
+
+
 async def test_trailers_are_dropped_and_the_request_goes_on(open_door: OpenDoor) -> None:
     head = request("PUT", "/api/v1/customers/42", b"", b"Transfer-Encoding: chunked")
     async with upstream() as raw, open_door(raw.url) as door:

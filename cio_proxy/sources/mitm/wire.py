@@ -35,6 +35,7 @@ type Excuse = tuple[int, str]
 CODES: Final = {
     400: "bad_request",
     413: "too_large",
+    431: "headers_too_large",
     502: "bad_gateway",
     503: "unavailable",
     504: "gateway_timeout",
@@ -45,6 +46,8 @@ WORDS: Final = {
     ErrorCode.RESPONSE_VALIDATION_FAILED: "the upstream gave no proper answer: ",
 }
 MESSAGE_LIMIT: Final = 300
+HEAD_LIMIT: Final = 2**20
+"""Bytes of a head that has not ended yet. Servers take less, and mitmproxy would keep whatever comes."""
 NO_CONTENT: Final = 204
 INTERIM: Final = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9]{2}[ \r]")
 CONTINUE: Final = re.compile(rb"HTTP/1\.[01] 100")
@@ -88,11 +91,15 @@ class Http1Server(_http1.Http1Server):
         yield commands.CloseConnection(self.conn)
 
     def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
-        """Read a head after any empty lines (RFC 9112 2.2), and tell of one that cannot be read."""
+        """Read a head after any empty lines (RFC 9112 2.2), and tell of one that cannot be read, or never ends."""
         size = None
         while size != len(self.buf) and self.state == self.read_headers:  # an empty line is taken away, and no more
             size = len(self.buf)
             yield from super().read_headers(event)
+        if self.state == self.read_headers and len(self.buf) > HEAD_LIMIT:
+            yield commands.SendData(self.conn, error_response(431, f"the head is over {HEAD_LIMIT:,} bytes"))
+            yield commands.CloseConnection(self.conn)
+            self.state = self.done
         if self.state == self.done and self.request is None:
             self._unread(self.context.client)
 
