@@ -323,6 +323,19 @@ async def test_a_head_that_does_not_end_is_refused_and_counted(more: bytes, open
     assert door.sink.endings == ["failed", "forwarded"]
 
 
+@pytest.mark.parametrize(
+    "more", [b"0" * 2**21, b"2;" + b"x" * 2**21, b"0\r\n" + b"X: 1\r\n" * 2**19], ids=["size", "extension", "trailers"]
+)
+async def test_chunks_whose_framing_does_not_end_are_refused(more: bytes, open_door: OpenDoor) -> None:
+    head = request("PUT", "/api/v1/customers/42", b"", b"Transfer-Encoding: chunked")
+    async with upstream() as raw, open_door(raw.url) as door:
+        reader, writer = await door.connect()
+        writer.write(head + more)
+        assert "framing" in gateway_error(await asyncio.wait_for(read_message(reader), 10), 400)
+        writer.close()
+    assert door.sink.endings == ["failed"]
+
+
 async def test_trailers_are_dropped_and_the_request_goes_on(open_door: OpenDoor) -> None:
     head = request("PUT", "/api/v1/customers/42", b"", b"Transfer-Encoding: chunked")
     async with upstream() as raw, open_door(raw.url) as door:

@@ -47,7 +47,7 @@ WORDS: Final = {
 }
 MESSAGE_LIMIT: Final = 300
 HEAD_LIMIT: Final = 2**20
-"""Bytes of a head that has not ended yet. Servers take less, and mitmproxy would keep whatever comes."""
+"""Bytes of a head, or of trailers, that have not ended yet. Servers take less, and mitmproxy keeps whatever comes."""
 NO_CONTENT: Final = 204
 INTERIM: Final = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9]{2}[ \r]")
 CONTINUE: Final = re.compile(rb"HTTP/1\.[01] 100")
@@ -151,8 +151,11 @@ class WithoutTrailers:
         self._reader = reader
 
     def __call__(self, buffer: Any) -> Any:
-        """The next piece of the body."""
-        return self._bare(self._reader(buffer))
+        """The next piece of the body. Raises h11.RemoteProtocolError where something between pieces does not end."""
+        piece = self._bare(self._reader(buffer))
+        if piece is None and len(buffer) > HEAD_LIMIT:
+            raise h11.RemoteProtocolError(f"the size of a chunk, or trailers, over {HEAD_LIMIT:,} bytes")
+        return piece
 
     def read_eof(self) -> Any:
         """The end of a body that ends with its connection."""
