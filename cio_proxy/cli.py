@@ -14,11 +14,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
@@ -850,26 +851,33 @@ async def _execute(
 ) -> int:
     """Run a command behind the proxy, report, and give the exit code."""
     from cio_proxy.config import SHIPPED
-    from cio_proxy.exec import NotStarted, execute
+    from cio_proxy.exec import NotStarted, behind, execute
     from cio_proxy.reports.text import report
     from cio_proxy.sinks.kinds import Kinds
 
     free = Address("127.0.0.1", 0)
     defaults = replace(SHIPPED, listen=free, admin=free, explicit=free)
     found = Kinds()
-    proxy = _proxy(lambda: _load(config, flags, defaults=defaults), shown=found, token=secrets.token_urlsafe(24))
     try:
-        run = await execute(proxy, command, os.environ)
+        with TemporaryDirectory(prefix="cio-proxy-") as folder:
+
+            def load() -> Loaded:
+                loaded = _load(config, flags, defaults=defaults)
+                return loaded._replace(settings=behind(loaded.settings, os.environ, Path(folder)))
+
+            proxy = _proxy(load, shown=found, token=secrets.token_urlsafe(24))
+            run = await execute(proxy, command, os.environ, Path(folder))
     except NotStarted as error:
         click.echo(f"cio-proxy: {error}", err=True)
         return error.code
     except OSError as error:
         raise Refused(str(error)) from error
-    report(found.kinds, sys.stderr)
-    for line in farewell(run.summary):
-        click.echo(f"cio-proxy: {line}", err=True)
-    if not run.summary["calls"]:
-        click.echo(f"cio-proxy: {NO_CALL}", err=True)
+    with suppress(OSError):  # the exit code is the command's, whether or not anybody reads this
+        report(found.kinds, sys.stderr)
+        for line in farewell(run.summary):
+            click.echo(f"cio-proxy: {line}", err=True)
+        if not run.summary["calls"]:
+            click.echo(f"cio-proxy: {NO_CALL}", err=True)
     if run.code:
         return run.code
     if run.summary["calls"] < min_calls:

@@ -99,8 +99,7 @@ class Auditor:
         degraded: Callable[[str, bool], None] = lambda part, on: None,
     ) -> None:
         self._engine = engine
-        self.bypass = False
-        """True while nothing is audited."""
+        self._bypass = False
         self.store = store
         self.sinks = tuple(sinks)
         self.clock = clock
@@ -128,6 +127,17 @@ class Auditor:
     def engine(self, engine: Engine) -> None:
         engine.follow(self._engine)
         self._engine = engine
+        self._hold_or_let_go()
+
+    @property
+    def bypass(self) -> bool:
+        """True while nothing is audited."""
+        return self._bypass
+
+    @bypass.setter
+    def bypass(self, on: bool) -> None:
+        self._bypass = on
+        self._hold_or_let_go()
 
     @property
     def settings(self) -> Settings:
@@ -311,13 +321,22 @@ class Auditor:
         self._beaten = None
         await self.beat(self.clock())
 
+    @property
+    def _holds(self) -> bool:
+        """As it is now, not as it was when an exchange began: what is held then would be overtaken."""
+        return not self._bypass and self.engine.paces
+
+    def _hold_or_let_go(self) -> None:
+        if self._pacing is not None and not self._holds:
+            self._pacing.let_go()
+
     async def _limited(self, engine: Engine, opened: Opened, verdict: Verdict, limited: Limited) -> Verdict:
         """Hold what comes too early, or refuse it. Without the store, or a way to hold anything, it passes."""
         try:
             if not limited.refuses:
                 if self._pacing is not None:
                     people = {call.subject for call in opened.calls if call.subject is not None}
-                    await self._pacing.hold(limited.key, limited.rate, people, limited.urgent, limited.enforced)
+                    await self._pacing.hold(limited.key, limited.rate, people, limited.urgent, self._holds)
             elif not limited.urgent:
                 slots = await self.store.reserve(limited.key, 1, limited.rate._replace(ahead=0.0))
                 if not slots.granted:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from cio_proxy.model import Settings
@@ -30,6 +31,18 @@ def folder(settings: Settings, environ: Mapping[str, str]) -> Path:
     path = place(settings, environ)
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One process at a time, where a folder may be new: several that start at once make one key and one authority."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system that knows no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def authority(folder: Path) -> Path:
@@ -56,7 +69,7 @@ def hash_key(folder: Path, file: str | None = None) -> bytes:
     if file is not None:
         return given_key(Path(file).expanduser())
     path = folder / "hash.key"
-    with contextlib.suppress(FileExistsError):
+    with alone(folder), contextlib.suppress(FileExistsError):
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         with os.fdopen(handle, "wb") as made:
             made.write(secrets.token_bytes(KEY_BYTES))

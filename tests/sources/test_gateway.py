@@ -147,17 +147,20 @@ async def test_a_slow_first_answer_does_not_shorten_the_time_of_the_next(open_do
     assert door.sink.endings == ["forwarded"] * 3
 
 
+JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
 @pytest.mark.parametrize(
     "told",
     [
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{} ",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        JSON + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}\r\n",
         b"HTTP/1.1 200 OK\r\nBad Name: x\r\nContent-Length: 2\r\n\r\n{}",
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+        JSON + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
         b"\x16\x03\x01 garbage\r\n\r\n",
         b"HTTP/1.1 twohundred OK\r\n\r\n",
     ],
-    ids=["two lengths", "length and chunked", "bad name", "bad chunk", "garbage", "bad status"],
+    ids=["two lengths", "a length, said to be chunked", "bad name", "bad chunk", "garbage", "bad status"],
 )
 async def test_an_answer_that_is_no_proper_http_is_a_502(told: bytes, open_door: OpenDoor) -> None:
     async with upstream(lambda _: told) as raw, open_door(raw.url) as door:

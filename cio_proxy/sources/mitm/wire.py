@@ -5,7 +5,8 @@ Functions of its are replaced, because it calls them by name and offers no other
 - `make_error_response`: its error pages are HTML and name mitmproxy and its version.
 - `Http1Client`: it takes the first interim answer, such as 103, for the last one, and breaks at the next.
 - `make_body_reader`: trailers make its HTTP/1 layer crash and the client wait; they are dropped.
-- `read_response_head`: it refuses an answer that says its length twice; equal ones may be one (RFC 9110 8.6).
+- `read_response_head`: it refuses an answer that says twice how long it is. Equal lengths may be one (RFC 9110 8.6),
+  chunks go before a length (RFC 9112 6.3), and a 204 has no body in whatever way it is said to come.
 - `Headers.get_all`, `get` and `in`: six calls for one look at the headers, of which a request takes forty.
 - `MessageData.__post_init__`: it checks the types of what its own parser has just made.
 """
@@ -34,6 +35,7 @@ type Excuse = tuple[int, str]
 CODES: Final = {
     400: "bad_request",
     413: "too_large",
+    431: "headers_too_large",
     502: "bad_gateway",
     503: "unavailable",
     504: "gateway_timeout",
@@ -44,6 +46,9 @@ WORDS: Final = {
     ErrorCode.RESPONSE_VALIDATION_FAILED: "the upstream gave no proper answer: ",
 }
 MESSAGE_LIMIT: Final = 300
+HEAD_LIMIT: Final = 2**20
+"""Bytes of a head, or of trailers, that have not ended yet. Servers take less, and mitmproxy keeps whatever comes."""
+NO_CONTENT: Final = 204
 INTERIM: Final = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9]{2}[ \r]")
 CONTINUE: Final = re.compile(rb"HTTP/1\.[01] 100")
 
@@ -86,11 +91,15 @@ class Http1Server(_http1.Http1Server):
         yield commands.CloseConnection(self.conn)
 
     def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
-        """Read a head after any empty lines (RFC 9112 2.2), and tell of one that cannot be read."""
+        """Read a head after any empty lines (RFC 9112 2.2), and tell of one that cannot be read, or never ends."""
         size = None
         while size != len(self.buf) and self.state == self.read_headers:  # an empty line is taken away, and no more
             size = len(self.buf)
             yield from super().read_headers(event)
+        if self.state == self.read_headers and len(self.buf) > HEAD_LIMIT:
+            yield commands.SendData(self.conn, error_response(431, f"the head is over {HEAD_LIMIT:,} bytes"))
+            yield commands.CloseConnection(self.conn)
+            self.state = self.done
         if self.state == self.done and self.request is None:
             self._unread(self.context.client)
 
@@ -142,8 +151,11 @@ class WithoutTrailers:
         self._reader = reader
 
     def __call__(self, buffer: Any) -> Any:
-        """The next piece of the body."""
-        return self._bare(self._reader(buffer))
+        """The next piece of the body. Raises h11.RemoteProtocolError where something between pieces does not end."""
+        piece = self._bare(self._reader(buffer))
+        if piece is None and len(buffer) > HEAD_LIMIT:
+            raise h11.RemoteProtocolError(f"the size of a chunk, or trailers, over {HEAD_LIMIT:,} bytes")
+        return piece
 
     def read_eof(self) -> Any:
         """The end of a body that ends with its connection."""
@@ -153,9 +165,14 @@ class WithoutTrailers:
         return h11.EndOfMessage() if isinstance(event, h11.EndOfMessage) else event
 
 
-def with_one_length(response: Response) -> Response:
-    """An answer with its length said once, if it was said several times and always the same."""
+def with_one_framing(response: Response) -> Response:
+    """An answer that says once how long it is, if all that it says of that can be read as one thing."""
     fields = response.headers.fields
+    chunked = any(name.lower() == b"transfer-encoding" for name, _ in fields)
+    if chunked:
+        left = b"transfer-encoding" if response.status_code == NO_CONTENT else b"content-length"
+        response.headers.fields = tuple([field for field in fields if field[0].lower() != left])
+        return response
     said = [value for name, value in fields if name.lower() == b"content-length"]
     if not said or (len(said) == 1 and b"," not in said[0]):
         return response
@@ -197,7 +214,7 @@ def install() -> None:
     for name, function in (("get_all", get_all), ("get", get), ("__contains__", contains)):
         setattr(Headers, name, function)
     MessageData.__post_init__ = lambda self: None  # type: ignore[method-assign]
-    http1.read_response_head = lambda lines: with_one_length(_read_response_head(lines))
+    http1.read_response_head = lambda lines: with_one_framing(_read_response_head(lines))
     layers.http.Http1Client = Http1Client  # type: ignore[attr-defined]
     _http1.make_error_response = error_response
     _http1.make_body_reader = lambda size: WithoutTrailers(_make_body_reader(size))  # type: ignore[assignment,return-value]
