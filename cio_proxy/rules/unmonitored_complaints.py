@@ -196,7 +196,7 @@ def _of_day(call: Call, kind: str) -> Key:
 
 
 def _joined(call: Call, kind: str) -> Key:
-    return Key(kind, call.workspace if call.joined is None else call.joined, "complaints")
+    return call.joined_key(kind, "complaints")
 
 
 def _unanswered() -> Finding:
