@@ -25,6 +25,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from cio_proxy.bounces import permanence
 from cio_proxy.model import (
     REACTED,
     Call,
@@ -40,7 +41,6 @@ from cio_proxy.model import (
     Span,
     Unavailable,
 )
-from cio_proxy.recognise import permanence
 
 DAY = 86_400.0
 COUNTED = 1_024
