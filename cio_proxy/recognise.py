@@ -383,18 +383,32 @@ _AGES = 1 << 44
 """More milliseconds than any clock has shown since 1970, until the year 2527."""
 _LONGEST = (1 << 24) - 1
 """Milliseconds that a label has room for: four and a half hours."""
+_LAST = (1 << 12) - 1
+"""Places in a batch that a label tells apart: no API takes so many."""
 _TO_LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
 _FROM_LETTERS = str.maketrans("abcdefghijklmnop", "0123456789abcdef")
 
 
 def moment_label(at: float, until: float) -> str:
     """A time and when it was over, as 18 letters of which the latest time sorts first, and which nothing masks."""
-    took = min(max(0, round((until - at) * 1000)), _LONGEST)
-    return f"{_AGES - round(at * 1000):012x}{took:06x}".translate(_TO_LETTERS)
+    return _label(at, f"{min(max(0, round((until - at) * 1000)), _LONGEST):06x}")
 
 
 def labelled_moment(label: str) -> tuple[float, float]:
     """The times that a label begins with, to the millisecond."""
-    digits = label[:18].translate(_FROM_LETTERS)
-    at = (_AGES - int(digits[:12], 16)) / 1000
-    return at, at + int(digits[12:], 16) / 1000
+    at = moment_of(label)
+    return at, at + int(label[12:18].translate(_FROM_LETTERS), 16) / 1000
+
+
+def place_label(at: float, item: int | None) -> str:
+    """A time and a place in a batch, as 15 letters of which the latest sorts first, and which nothing masks."""
+    return _label(at, f"{_LAST - min(item or 0, _LAST):03x}")
+
+
+def moment_of(label: str) -> float:
+    """The time that a label of either kind begins with, to the millisecond."""
+    return (_AGES - int(label[:12].translate(_FROM_LETTERS), 16)) / 1000
+
+
+def _label(at: float, rest: str) -> str:
+    return f"{_AGES - round(at * 1000):012x}{rest}".translate(_TO_LETTERS)

@@ -2,7 +2,8 @@
 
 A rule has the cases of its `.http` file, played to that rule alone and compared word for word with what it told
 before, and `tests/rules/test_<rule>.py` where there is one; `recognise.py` has `tests/test_recognise.py`, and
-`mail.py` and `bounces.py` alike. Tests that draw their input by chance are left out: they would make the score one of
+the other
+modules of texts alike. Tests that draw their input by chance are left out: they would make the score one of
 chance.
 
 The mutations are mutmut's; three more take an entry out of a table, a word out of a list of words and a choice out of
@@ -43,7 +44,7 @@ from mutmut.mutation.mutators import mutation_operators
 from mutmut.mutation.pragma_handling import IgnoredCode
 
 ROOT: Final = Path(__file__).parents[1]
-TEXTS: Final = ("recognise.py", "mail.py", "bounces.py")
+TEXTS: Final = ("recognise.py", "mail.py", "bounces.py", "heartbeats.py")
 """What rules read texts with."""
 LISTED: Final = ROOT / "tests" / "mutants.txt"
 SECONDS: Final = 20

@@ -25,11 +25,15 @@ from cio_proxy.recognise import (
     is_milestone,
     is_plain,
     is_public_ip,
+    labelled_moment,
     moment,
+    moment_label,
+    moment_of,
     number_of,
     parts,
     path_template,
     personal,
+    place_label,
     replaced,
     replaced_by,
     template,
@@ -724,3 +728,24 @@ def test_a_path_template_is_short_and_its_own_template(path: str) -> None:
     template = path_template(path)
     assert len(template) <= 8 * 41 + 2
     assert path_template(template) == template
+
+
+def test_of_labels_the_latest_come_first_and_stay_readable() -> None:
+    at = 1_750_000_000.0
+    moments = [at + 1, at + 0.001, at, at - 1, 1.0, 0.0]
+    for labels in ([place_label(each, None) for each in moments], [moment_label(each, each + 2) for each in moments]):
+        assert labels == sorted(labels)
+        assert [masked(label) for label in labels] == labels
+        assert [moment_of(label) for label in labels] == moments
+    assert labelled_moment(moment_label(at, at + 2.5) + "o") == (at, at + 2.5)
+    assert labelled_moment(moment_label(at, at - 1)) == (at, at)
+    assert labelled_moment(moment_label(at, at + 86_400)) == (at, at + 16_777.215)
+
+
+def test_of_one_moment_the_later_places_in_a_batch_come_first() -> None:
+    at = 1_750_000_000.0
+    labels = [place_label(at, item) for item in (4_095, 1, 0)]
+    assert labels == sorted(set(labels))
+    assert {len(label) for label in labels} == {15}
+    assert place_label(at, None) == place_label(at, 0)
+    assert place_label(at, 4_096) == place_label(at, 10**6) == place_label(at, 4_095)
