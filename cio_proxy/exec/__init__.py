@@ -29,7 +29,7 @@ async def execute(proxy: Proxy, command: Sequence[str], environ: Mapping[str, st
     ready = await proxy.start()
     try:
         with tempfile.TemporaryDirectory(prefix="cio-proxy-") as folder:
-            code = await finished(command, surroundings(environ, ready, proxy.authority, Path(folder)))
+            code = await finished(command, surroundings(environ, ready, proxy.folder, Path(folder)))
     finally:
         await proxy.stop()
     return Run(code, proxy.summary())
