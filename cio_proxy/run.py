@@ -103,6 +103,7 @@ class Proxy:
             watchdog=watchdog,
             error=self._part_error,
             degraded=self.metrics.degraded,
+            looked=self.coverage.looked,
         )
         self.admin = Admin(
             metrics=self.metrics,
