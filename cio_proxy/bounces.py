@@ -77,7 +77,7 @@ def _says(sign: Sign, value: object) -> bool:
     if sign == "negative":
         return _is_yes(value)
     if isinstance(value, str):
-        return value.strip().lower() in ("false", "0", "no", "off", "n") or "false" in value[:2_000].lower()
+        return value.strip().lower() in ("0", "no", "off", "n") or "false" in value[:2_000].lower()
     return _holds_false(value) or value == 0
 
 

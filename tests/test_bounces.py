@@ -21,6 +21,8 @@ REACTING: list[tuple[str, object]] = [
     ("bounce_count", 1),
     ("hardBounced", {"at": 1}),
     ("spam_complaint", ["x"]),
+    ("complained", True),
+    ("marked_as_spam", True),
     ("undeliverable", True),
     ("blocklisted", True),
     ("block_list", True),
@@ -65,6 +67,7 @@ REACTING: list[tuple[str, object]] = [
     ("opted in", False),
     ("consent", False),
     ("cio_subscription_preferences", {"topics": {"topic_1": True, "topic_2": False}}),
+    ("consent", {"a": {"b": {"c": {"d": False}}}}),
     ("cio_subscription_preferences", '{"topics": {"topic_1": FALSE}}'),
     ("cio_subscription_preferences.topics.topic_1", False),
 ]

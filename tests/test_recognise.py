@@ -217,6 +217,8 @@ def test_one_address() -> None:
     assert is_email("ada@example.com")
     assert not is_email("ada@example.com and more")
     assert not is_email("ada")
+    assert not is_email("www.ada@example.com")
+    assert not is_email("eyJhbGciOiJIUzI1@example.com")
 
 
 def test_card_numbers_have_an_issuer_a_length_and_a_check_digit() -> None:
@@ -705,6 +707,7 @@ def test_when_a_person_was_created_is_told_by_either_name(attributes: dict[str, 
     [
         ("/", "/"),
         ("/orders/4711/items", "/orders/{}/items"),
+        ("/Orders/ITEMS", "/Orders/ITEMS"),
         ("/api/v2/oauth2.0/sign-up_now.html", "/api/v2/{}/sign-up_now.html"),
         ("/users/ada@example.com", "/users/{}"),
         ("/users/ada%40example.com/x", "/users/{}/x"),
@@ -748,4 +751,5 @@ def test_of_one_moment_the_later_places_in_a_batch_come_first() -> None:
     assert labels == sorted(set(labels))
     assert {len(label) for label in labels} == {15}
     assert place_label(at, None) == place_label(at, 0)
+    assert place_label(at, 4_095) < place_label(at, 4_094)
     assert place_label(at, 4_096) == place_label(at, 10**6) == place_label(at, 4_095)
