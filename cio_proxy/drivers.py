@@ -17,6 +17,7 @@ from cio_proxy.facts import Reading, Store, stores, workspace
 from cio_proxy.facts.memory import MemoryStore
 from cio_proxy.model import (
     NOTHING,
+    Call,
     End,
     Ending,
     Exchange,
@@ -97,6 +98,7 @@ class Auditor:
         watchdog: AbstractContextManager[None] = UNWATCHED,
         error: RuleError = lambda part, error: None,
         degraded: Callable[[str, bool], None] = lambda part, on: None,
+        looked: Callable[[Sequence[Call]], None] = lambda calls: None,
     ) -> None:
         self._engine = engine
         self._bypass = False
@@ -108,6 +110,8 @@ class Auditor:
         self._watchdog = watchdog
         self._error = error
         self._degraded = degraded
+        self._looked = looked
+        """Told of what stands for a request of the app's own users, each time that rules look at it."""
         self._failing: set[str] = set()
         """What the store did not do when it was asked last."""
         self._told: set[str] = set()
@@ -236,10 +240,12 @@ class Auditor:
         outcome = Outcome(kind=outcome_kind(status), at=self.clock(), status=status, waits=waits)
         try:
             with self._watchdog:
-                settled = engine.settle(engine.open(exchange), outcome)
+                opened = engine.open(exchange)
+                settled = engine.settle(opened, outcome)
         except (Exception, Overdue) as error:
             self._failed("audit", error)
         else:
+            self._looked(opened.calls)
             self._report(settled.findings)
 
     def unaudited(self, exchange: Exchange) -> Audit:

@@ -388,6 +388,10 @@ class Call(Made):
         """The key of a fact in the workspace of this call."""
         return made(Key, (kind, self.workspace, subject, False))
 
+    def joined_key(self, kind: str, subject: str) -> Key:
+        """The key of a fact that all keys of a workspace share, or this one alone where they cannot be told."""
+        return Key(kind, self.workspace if self.joined is None else self.joined, subject)
+
     @once
     def seen(self) -> Span:
         """That something was seen now, in this exchange."""

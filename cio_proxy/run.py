@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from cio_proxy import selftest, state
@@ -104,6 +103,7 @@ class Proxy:
             watchdog=watchdog,
             error=self._part_error,
             degraded=self.metrics.degraded,
+            looked=self.coverage.looked,
         )
         self.admin = Admin(
             metrics=self.metrics,
@@ -124,11 +124,6 @@ class Proxy:
         console = Console(dropped=lambda count: self.metrics.dropped("console", count))
         self._stack.callback(console.close)
         return console
-
-    @property
-    def authority(self) -> Path:
-        """The certificate to trust where the proxy answers in Customer.io's place."""
-        return state.authority(self.folder)
 
     async def start(self) -> dict[str, Any]:
         """Test the rules, listen everywhere, and give the ready line. Raises OSError when something cannot listen."""

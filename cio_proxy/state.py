@@ -17,7 +17,7 @@ CERTIFICATES = "certificates"
 AUTHORITY = "mitmproxy-ca-cert.pem"
 """The certificate of the proxy's own authority, in the folder of certificates."""
 BUNDLE = "ca-bundle.pem"
-"""The machine's authorities and the proxy's own, in the same folder."""
+"""The machine's authorities, those of `extra_ca` and the proxy's own, in the same folder."""
 
 
 def place(settings: Settings, environ: Mapping[str, str]) -> Path:
@@ -51,7 +51,7 @@ def authority(folder: Path) -> Path:
 
 
 def bundle(folder: Path) -> Path:
-    """The machine's authorities and ours; it is there once the proxy has been started."""
+    """What an app trusts by: the machine's authorities, given ones and ours; there once the proxy has been started."""
     return folder / CERTIFICATES / BUNDLE
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from mitmproxy.certs import CertStore
 
 from cio_proxy.exec.child import is_left
 
@@ -128,6 +129,21 @@ def test_node_starts_where_only_its_options_are_handed_on(tmp_path: Path) -> Non
     script = 'exec env -i PATH="$PATH" NODE_OPTIONS="$NODE_OPTIONS" node -e "console.log(1)"'
     done = executed(tmp_path, "--", "sh", "-c", script)
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+def test_the_command_trusts_ours_what_the_proxy_was_given_and_what_its_user_named(tmp_path: Path) -> None:
+    named, given = (tmp_path / f"{name}.pem" for name in ("named", "given"))
+    for number, file in enumerate((named, given)):
+        CertStore.from_store(folder := tmp_path / f"{number}", "company", 2048)
+        file.write_bytes((folder / "company-ca-cert.pem").read_bytes())
+    config = tmp_path / "cio-proxy.yaml"
+    config.write_text(f"extra_ca: {given}")
+    source = "import os; print(open(os.environ['SSL_CERT_FILE']).read())"
+    options = ("--config", str(config), "--", sys.executable, "-c", source)
+    done = executed(tmp_path, *options, variables={"REQUESTS_CA_BUNDLE": str(named)})
+    assert done.returncode == 0, done.stderr
+    (ours,) = tmp_path.rglob("mitmproxy-ca-cert.pem")
+    assert [done.stdout.count(each.read_text().strip()) for each in (named, given, ours)] == [1, 1, 1]
 
 
 def test_nodes_own_https_is_audited(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ async def execute(proxy: Proxy, command: Sequence[str], environ: Mapping[str, st
     """
     ready = await proxy.start()
     try:
-        code = await finished(command, surroundings(environ, ready, proxy.authority, folder))
+        code = await finished(command, surroundings(environ, ready, proxy.folder, folder))
     finally:
         await proxy.stop()
     return Run(code, proxy.summary())

@@ -1,7 +1,7 @@
 """What a command finds in its environment, so that its Customer.io traffic comes to the proxy.
 
 Two ways lead there. Whatever respects `HTTPS_PROXY` (requests, urllib, curl, Go, Ruby, axios) goes to the explicit
-listener, and trusts its certificates by a bundle of the system's authorities and ours. What does not (fetch, undici,
+listener, and trusts its certificates by the proxy's bundle and what it trusted already. What does not (fetch, undici,
 Node's own https, httpx) is led to the outbound listener by a preload, which leaves all other hosts alone.
 """
 
@@ -36,12 +36,12 @@ PROXY_VARIABLES: Final = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"
 """What names a proxy for https, the first one that is set."""
 
 
-def surroundings(environ: Mapping[str, str], ready: Mapping[str, Any], authority: Path, folder: Path) -> dict[str, str]:
-    """The environment of a command; `ready` is the ready line, `authority` our certificate, `folder` takes files."""
+def surroundings(environ: Mapping[str, str], ready: Mapping[str, Any], home: Path, folder: Path) -> dict[str, str]:
+    """The environment of a command; `ready` is the ready line, `home` the state folder, `folder` takes files."""
     bundle = folder / "authorities.pem"
-    bundle.write_bytes(b"\n".join([*trusted(environ), authority.read_bytes()]))
+    bundle.write_bytes(b"\n".join([state.bundle(home).read_bytes(), *trusted(environ)]))
     node = folder / "authority.pem"
-    node.write_bytes(b"\n".join([*contents(environ.get(NODE_CA)), authority.read_bytes()]))
+    node.write_bytes(b"\n".join([*contents(environ.get(NODE_CA)), state.authority(home).read_bytes()]))
     explicit = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), ready["explicit"])
     direct = dict.fromkeys(("NO_PROXY", "no_proxy"), without_proxy(environ))
     return {
@@ -81,7 +81,7 @@ def behind(settings: Settings, environ: Mapping[str, str], folder: Path) -> Sett
 
 
 def trusted(environ: Mapping[str, str]) -> list[bytes]:
-    """The authorities that a program trusts already: the system's, the usual ones, and those that its user named."""
+    """The authorities that are trusted beside the machine's: OpenSSL's, Python's, and those that the user named."""
     system = ssl.get_default_verify_paths().cafile
     named = [environ.get(name) for name in CA_VARIABLES]
     return [content for path in dict.fromkeys([system, certifi.where(), *named]) for content in contents(path)]

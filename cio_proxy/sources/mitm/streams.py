@@ -19,6 +19,7 @@ from mitmproxy.proxy.layers.http._events import (
     RequestEndOfMessage,
     RequestHeaders,
     RequestProtocolError,
+    RequestTrailers,
     ResponseEndOfMessage,
     ResponseHeaders,
     ResponseProtocolError,
@@ -154,10 +155,13 @@ class Stream(PipedStream):
         self._router.follow(self.flow, self._hop, self._location)
         self.server_state = self.state_wait_for_response_headers
         if (yield from self.make_server_connection()):
-            content = self.flow.request.raw_content
-            yield SendHttp(RequestHeaders(self.stream_id, self.flow.request, not content), self.context.server)
+            content, trailers = self.flow.request.raw_content, self.flow.request.trailers
+            is_bare = not (content or trailers)
+            yield SendHttp(RequestHeaders(self.stream_id, self.flow.request, is_bare), self.context.server)
             if content:
                 yield SendHttp(RequestData(self.stream_id, content), self.context.server)
+            if trailers:
+                yield SendHttp(RequestTrailers(self.stream_id, trailers), self.context.server)
             yield SendHttp(RequestEndOfMessage(self.stream_id), self.context.server)
 
     def make_server_connection(self) -> CommandGenerator[bool]:
