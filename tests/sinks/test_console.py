@@ -139,6 +139,21 @@ def test_a_pipe_gets_one_line_for_a_new_kind_and_counts_for_the_rest() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "glob"),
+    [
+        ("viewed_123e4567-e89b-12d3-a456-426614174000", "viewed_*"),
+        ("order_8412377_viewed", "order_*_viewed"),
+        ("mail to <email> sent", "mail to * sent"),
+        ("ada@example.com", "*"),
+        ("order_placed", "order_placed"),
+    ],
+)
+def test_the_line_that_exempts_fits_a_name_whatever_its_variable_part_is(name: str, glob: str) -> None:
+    (line,) = shown_in_lines(replace(FINDING, name=name))
+    assert f'name: "{glob}", reason' in line
+
+
 def test_what_the_operator_accepted_is_not_shown() -> None:
     assert shown_in_lines(replace(FINDING, action="exempt"), replace(FINDING, action="baselined")) == []
 
