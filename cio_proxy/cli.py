@@ -910,6 +910,9 @@ def greeting(ready: dict[str, Any], settings: Settings) -> Iterator[str]:
         yield "observing: findings are shown, nothing is refused (--enforcement enforce changes that)"
     else:
         yield "enforcing: what is certain to be lost is refused with 400"
+    if settings.probe.share:
+        probe = settings.probe
+        yield f"the latency probe holds {100 * probe.share:g}% of Customer.io's answers back, for {probe.delay:g} s"
     if settings.baseline is not None:
         yield f"kinds of findings that the baseline {settings.baseline} accepts: {len(settings.baselined):,}"
 
@@ -919,13 +922,24 @@ def farewell(summary: Mapping[str, Any]) -> Iterator[str]:
     found = ", ".join(f"{count:,} {rule}" for rule, count in sorted(summary["by_rule"].items(), key=lambda e: -e[1]))
     taken = {"exempt": summary["exempt"], "in the baseline": summary["baselined"]}
     accepted = ", ".join(f"{count:,} {how}" for how, count in taken.items() if count)
+    paces = {"held": "held back", "passed": "passed all the same", "would": "would be held back in enforce"}
+    too_fast = ", ".join(
+        f"{summary['paced'][result]:,} {how}" for result, how in paces.items() if summary["paced"][result]
+    )
     blocked = f", {summary['blocked']:,} blocked" if summary["blocked"] else ""
-    yield f"{summary['requests']:,} requests, {summary['calls']:,} calls{blocked}; findings: {found or 'none'}"
+    seen = f"{_many(summary['requests'], 'request')}, {_many(summary['calls'], 'call')}{blocked}"
+    yield f"{seen}; findings: {found or 'none'}"
+    if too_fast:
+        yield f"requests that came too fast: {too_fast}"
     if accepted:
         yield f"findings that are accepted: {accepted}"
     for exemption in summary["exemptions"]:
         if not exemption["used"]:
             yield f"the exemption '{exemption['exemption']}' was never used"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _stop_signal() -> asyncio.Event:

@@ -66,14 +66,14 @@ def test_a_program_with_its_default_urls_is_audited_and_talks_to_nobody_else(lan
     assert done.returncode == 1, done.stderr
     assert len(json.loads(done.stdout)) == 1
     assert done.stderr.count("error millisecond-timestamp") == 1
-    assert "1 requests, 1 calls; findings: 1 millisecond-timestamp" in done.stderr
+    assert "1 request, 1 call; findings: 1 millisecond-timestamp" in done.stderr
 
 
 @pytest.mark.parametrize("language", ["node", "python"])
 def test_without_a_finding_the_run_is_quiet_and_exits_0(language: str, tmp_path: Path) -> None:
     done = executed(tmp_path, "--min-calls", "1", "--", *program(language, GOOD))
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "cio-proxy: 1 requests, 1 calls; findings: none\n"
+    assert done.stderr == "cio-proxy: 1 request, 1 call; findings: none\n"
 
 
 def test_httpx_with_a_transport_of_its_own_is_audited(tmp_path: Path) -> None:
@@ -89,7 +89,10 @@ def test_httpx_with_a_transport_of_its_own_is_audited(tmp_path: Path) -> None:
     """
     done = executed(tmp_path, "--", sys.executable, "-c", textwrap.dedent(source % (KEYS,)))
     assert done.stdout == "200\n200\n", done.stderr
-    assert "findings: 2 millisecond-timestamp" in done.stderr
+    assert done.stderr.endswith(
+        "cio-proxy: again: 1 millisecond-timestamp would_block\n"
+        "cio-proxy: 2 requests, 2 calls; findings: 2 millisecond-timestamp\n"
+    )
 
 
 def test_nodes_own_https_is_audited(tmp_path: Path) -> None:
