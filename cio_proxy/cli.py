@@ -144,7 +144,7 @@ def exec_(config: str | None, command: tuple[str, ...], fail_on: str, min_calls:
 def sandbox(listen: str, region: Any) -> None:
     """Run an emulated Customer.io that keeps what it is sent.
 
-    Read it at /_sandbox/people, /_sandbox/events and /_sandbox/requests.
+    Read it at /_sandbox/people, events, deliveries, objects and requests.
 
     \b
     cio-proxy sandbox
@@ -158,7 +158,7 @@ def sandbox(listen: str, region: Any) -> None:
         try:
             url = await emulation.start(where.host, where.port)
         except OSError as error:
-            raise Refused(f"--listen {where}: {error}") from error
+            raise Refused(f"{error}; give --listen another port, or 0 for a free one") from error
         stopped = _stop_signal()
         click.echo(json.dumps({"ready": True, "sandbox": url, "pid": os.getpid()}))
         await stopped.wait()

@@ -92,7 +92,8 @@ class Admin:
             listening = socket.create_server((address.host, address.port), family=family)
         except OSError as error:
             reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
-            raise OSError(f"admin cannot listen on {address}: {reason}") from error
+            where = f"{address}: {str(reason).lower()}"
+            raise OSError(f"cannot listen on {where}; give --admin another port, or 0 for a free one") from error
         host, port = listening.getsockname()[:2]
         app = self.app(guarded=not ipaddress.ip_address(host).is_loopback)
         self._server = _Server(

@@ -231,7 +231,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError, UnicodeError) as error:
         code = error.errno if isinstance(error, OSError) else None
         reason = os.strerror(code) if code and code > 0 else str(error)  # a name that is not found has a negative one
-        raise OSError(f"the sandbox cannot listen on {host}:{port}: {reason}") from error
+        raise OSError(f"the sandbox cannot listen on {host}:{port}: {reason.lower()}") from error
     # Its connections inherit this. asyncio sets it only where the socket names TCP, and each answer would take 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
