@@ -128,8 +128,8 @@ def exec_(config: str | None, command: tuple[str, ...], fail_on: str, min_calls:
     """Run a command with its Customer.io traffic led through the proxy, and report what was found.
 
     The program need not be changed: its environment leads Customer.io's own hosts to the proxy, on free ports, and all
-    else where it goes anyway. stdout is the command's own; the report goes to stderr. The command's own exit code is
-    kept where it is not 0.
+    else where it goes anyway. Upstream is an emulated Customer.io until you choose another. stdout is the command's
+    own; the report goes to stderr. The command's own exit code is kept where it is not 0.
 
     \b
     cio-proxy exec -- npm test
