@@ -420,7 +420,8 @@ def enforcement(switch: str | None, config: str | None, admin: str | None) -> No
         raise Refused(f"{token} is not there: start the proxy first, as the same user") from error
     except OSError as error:
         reason = getattr(error, "reason", error)
-        raise Refused(f"no proxy at {settings.admin}: {reason}; --admin names another") from error
+        why = str(getattr(reason, "strerror", None) or reason).lower()
+        raise Refused(f"no proxy at {settings.admin}: {why}; --admin names another") from error
 
 
 @main.group()

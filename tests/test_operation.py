@@ -193,7 +193,9 @@ def test_enforcement_is_switched_by_command_while_traffic_flows(tmp_path: Path) 
         assert metric(ready, 'cio_proxy_requests_total{api="track_v1",listener="outbound",outcome="unaudited"}') == 1
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
-    assert command(tmp_path, "enforcement", *admin).returncode == 2
+    gone = command(tmp_path, "enforcement", *admin)
+    assert gone.returncode == 2
+    assert gone.stderr == f"no proxy at {admin[1]}: connection refused; --admin names another\n"
 
 
 def test_a_change_needs_the_token_on_loopback_too(tmp_path: Path) -> None:
