@@ -158,7 +158,7 @@ def sandbox(listen: str, region: Any) -> None:
         try:
             url = await emulation.start(where.host, where.port)
         except OSError as error:
-            raise Refused(f"{error}; give --listen another port, or 0 for a free one") from error
+            raise Refused(str(error)) from error
         stopped = _stop_signal()
         click.echo(json.dumps({"ready": True, "sandbox": url, "pid": os.getpid()}))
         await stopped.wait()
