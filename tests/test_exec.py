@@ -76,22 +76,35 @@ def test_without_a_finding_the_run_is_quiet_and_exits_0(language: str, tmp_path:
     assert done.stderr == "cio-proxy: 1 request, 1 call; findings: none\n"
 
 
-def test_httpx_with_a_transport_of_its_own_is_audited(tmp_path: Path) -> None:
-    source = """
-        import asyncio, httpx
-        url, keys = "https://track.customer.io/api/v1/customers/42", %r
-        with httpx.Client(transport=httpx.HTTPTransport()) as client:
-            print(client.put(url, auth=keys, json={"created_at": 1795547010000}).status_code)
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        "transport=httpx.{kind}Transport()",
+        "verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)",
+        "proxy='http://127.0.0.1:9'",
+        "trust_env=False",
+    ],
+)
+def test_httpx_is_audited_whatever_it_is_given(given: str, tmp_path: Path) -> None:
+    source = f"""
+        import asyncio, httpx, ssl
+        url, keys = "https://track.customer.io/api/v1/customers/42", {KEYS!r}
+        with httpx.Client({given.format(kind="HTTP")}) as client:
+            print(client.put(url, auth=keys, json={{"created_at": 1795547010000}}).status_code)
         async def put():
-            async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport()) as client:
-                print((await client.put(url, auth=keys, json={"created_at": 1795547010000})).status_code)
+            async with httpx.AsyncClient({given.format(kind="AsyncHTTP")}) as client:
+                print((await client.put(url, auth=keys, json={{"created_at": 1795547010000}})).status_code)
         asyncio.run(put())
+        client = httpx.Client({given.format(kind="HTTP")})
+        print(client.put(url, auth=keys, json={{"created_at": 1795547010000}}).status_code)
+        client.close()
     """
-    done = executed(tmp_path, "--", sys.executable, "-c", textwrap.dedent(source % (KEYS,)))
-    assert done.stdout == "200\n200\n", done.stderr
+    done = executed(tmp_path, "--", sys.executable, "-W", "error", "-c", textwrap.dedent(source))
+    assert done.stdout == "200\n200\n200\n", done.stderr
     assert done.stderr.endswith(
-        "cio-proxy: again: 1 millisecond-timestamp would_block\n"
-        "cio-proxy: 2 requests, 2 calls; findings: 2 millisecond-timestamp\n"
+        "cio-proxy: again: 2 millisecond-timestamp would_block\n"
+        "cio-proxy: 3 requests, 3 calls; findings: 3 millisecond-timestamp\n"
     )
 
 
