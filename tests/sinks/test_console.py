@@ -58,6 +58,7 @@ class Clock:
 
 
 type Shown = Callable[..., str]
+END_OF_TEXT = "\x03"
 
 
 @pytest.fixture
@@ -75,8 +76,12 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shown]:
             for finding in findings:
                 console.found(finding)
             console.close()
-            received = os.read(master, 1 << 16).decode()
-        return received.replace("\r\n", "\n")
+            stream.write(END_OF_TEXT)
+            stream.flush()
+            received = b""
+            while not received.endswith(END_OF_TEXT.encode()):  # a terminal hands on what it gets bit by bit
+                received += os.read(master, 1 << 16)
+        return received.decode().removesuffix(END_OF_TEXT).replace("\r\n", "\n")
 
     yield show
     os.close(master)
