@@ -39,7 +39,7 @@ _EMAIL = (
     r"(?!\d+\.\d|[1-4]x\.(?:png|jpe?g|gif|webp|svg|avif))"  # `lib@1.2`, `logo@2x.png`
     rf"(?:{_LABEL}++\.)+(?:xn--[A-Za-z0-9-]{{2,59}}|[A-Za-z\u00a1-\uffff]{{2,24}})"
 )
-_UUID = r"[0-9A-Fa-f]{8}([-_])[0-9A-Fa-f]{4}\1[0-9A-Fa-f]{4}\1[0-9A-Fa-f]{4}\1[0-9A-Fa-f]{12}(?![0-9A-Fa-f])"
+UUID: Final = r"[0-9A-Fa-f]{8}([-_])[0-9A-Fa-f]{4}\1[0-9A-Fa-f]{4}\1[0-9A-Fa-f]{4}\1[0-9A-Fa-f]{12}(?![0-9A-Fa-f])"
 _CARD = (
     r"(?<![A-Za-z0-9])(?<!\d-)(?:\d{4}([ _-]?)\d{4}\1\d{4}\1\d{4}|\d{4}([ _-]?)\d{6}\2\d{4,5})"
     r"(?![A-Za-z0-9])(?!-\d)"
@@ -55,7 +55,7 @@ _PATTERNS: Final[tuple[tuple[PartKind, re.Pattern[str]], ...]] = (
     ("url", re.compile(r"(?<![A-Za-z0-9])(?i:https?://|www\.)[^\s\"'<>]++")),
     ("secret", re.compile(_SECRETS)),
     ("email", re.compile(_EMAIL)),
-    ("uuid", re.compile(rf"{_UUID}|(?<![0-9A-Fa-f])[0-9A-Fa-f]{{32}}(?![0-9A-Fa-f])")),
+    ("uuid", re.compile(rf"{UUID}|(?<![0-9A-Fa-f])[0-9A-Fa-f]{{32}}(?![0-9A-Fa-f])")),
     ("ulid", re.compile(r"(?<![0-9A-Za-z])(?:[0-7][0-9A-HJKMNP-TV-Z]{25}|[0-7][0-9a-hjkmnp-tv-z]{25})(?![0-9A-Za-z])")),
     ("iban", re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}")),
     ("date", re.compile(r"(?<!\d)(?:19|20)\d\d[-_.](?:0[1-9]|1[0-2])[-_.](?:0[1-9]|[12]\d|3[01])(?!\d)")),

@@ -19,7 +19,7 @@ from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.config import ConfigError, Loaded, expired, kept
 from cio_proxy.drivers import Auditor
 from cio_proxy.facts import Unusable, stores
-from cio_proxy.model import FactStore, Settings, Sink
+from cio_proxy.model import FactStore, Paced, Settings, Sink
 from cio_proxy.pacing import Pacing
 from cio_proxy.rules import RULES
 from cio_proxy.sandbox import Regions
@@ -94,7 +94,7 @@ class Proxy:
             raise ConfigError(f"facts: {error}") from error
         self.metrics.known = self.store.known
         watchdog = Watchdog()
-        self.pacing = Pacing(self.store, self.metrics.paced)
+        self.pacing = Pacing(self.store, self._paced)
         self.auditor = Auditor(
             self._engine(settings),
             self.store,
@@ -300,6 +300,10 @@ class Proxy:
 
     def _facts_lost(self, at: float, workspace: str, error: BaseException) -> None:
         self.auditor.lost_behind(at, workspace, error)
+
+    def _paced(self, result: Paced, seconds: float) -> None:
+        self.metrics.paced(result, seconds)
+        self.coverage.paced(result)
 
     def _part_error(self, part: str, error: BaseException) -> None:
         if part == "store":

@@ -1,8 +1,8 @@
 """What a command finds in its environment, so that its Customer.io traffic comes to the proxy.
 
 Two ways lead there. Whatever respects `HTTPS_PROXY` (requests, urllib, curl, Go, Ruby, axios) goes to the explicit
-listener, and trusts its certificates by the proxy's bundle and what it trusted already. What does not (fetch, undici,
-Node's own https, httpx) is led to the outbound listener by a preload, which leaves all other hosts alone.
+listener, and trusts its certificates by the proxy's bundle and what it trusted already. What does not always (fetch,
+undici, Node's own https, httpx) is led to the outbound listener by a preload, which leaves all other hosts alone.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
 
-from cio_proxy.model import Api, Call, End, Exemption, Finding, Kind, RuleInfo, Taken
+from cio_proxy.model import PACED, Api, Call, End, Exemption, Finding, Kind, Paced, RuleInfo, Taken
 from cio_proxy.sinks.record import rfc3339
 from cio_proxy.sinks.score import ACCEPTED, Score
 
@@ -30,6 +30,7 @@ class Coverage:
         """Forget all that was counted."""
         self._requests = 0
         self._blocked = 0
+        self._paced: Counter[Paced] = Counter()
         self._calls: Counter[tuple[Api, Kind]] = Counter()
         self._looks: Counter[tuple[Api, Kind]] = Counter()
         self._by_rule: Counter[str] = Counter()
@@ -61,6 +62,10 @@ class Coverage:
         for call in calls:
             self._looks[call.api, call.kind] += 1
 
+    def paced(self, result: Paced) -> None:
+        """An exchange came too fast: it was held, or passed all the same, or would have been held."""
+        self._paced[result] += 1
+
     def unable(self, rule: str, reason: str) -> None:
         """A rule could not judge a call."""
         reasons = self._unavailable[rule]
@@ -76,6 +81,7 @@ class Coverage:
             "requests": self._requests,
             "calls": self._calls.total(),
             "blocked": self._blocked,
+            "paced": {result: self._paced[result] for result in PACED},
             "by_rule": dict(self._by_rule),
             "exempt": self._accepted["exempt"],
             "baselined": self._accepted["baselined"],

@@ -23,6 +23,7 @@ def test_nothing_seen_is_a_clean_summary() -> None:
         "requests": 0,
         "calls": 0,
         "blocked": 0,
+        "paced": {"held": 0, "passed": 0, "would": 0},
         "by_rule": {},
         "exempt": 0,
         "baselined": 0,

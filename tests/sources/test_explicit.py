@@ -171,6 +171,8 @@ async def test_a_site_that_cannot_be_reached_is_a_502_before_anything_else(open_
         answer, (_, writer) = await connected(door, itself)
         writer.close()
         assert answer.startswith(b"HTTP/1.1 502 ")
+        sent = f"PUT http://{door.door.addresses['outbound']}/api/v1/customers/42 HTTP/1.1\r\nHost: a\r\n\r\n"
+        assert "that is this proxy itself" in gateway_error(await door.send(sent.encode(), "explicit"), 502)
         gateway_error(await door.send(b"GET http://127.0.0.1:9/ HTTP/1.1\r\nHost: a\r\n\r\n", "explicit"), 502)
 
 

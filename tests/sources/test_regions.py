@@ -227,7 +227,7 @@ async def test_a_dead_other_region_is_one_502(open_door: OpenDoor) -> None:
         upstream(lambda _: TO_EU) as us,
         open_door("http://127.0.0.1:9", named(us.url, "http://127.0.0.1:9")) as door,
     ):
-        assert "cannot be reached" in gateway_error(await door.send(IDENTIFY), 502)
+        assert "cannot be reached: connection refused" in gateway_error(await door.send(IDENTIFY), 502)
     assert door.sink.endings == ["failed"]
 
 

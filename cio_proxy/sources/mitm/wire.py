@@ -32,6 +32,7 @@ from mitmproxy.proxy.layers.http._events import (
 )
 
 from cio_proxy.apis.refusals import union_error
+from cio_proxy.sources.mitm.trouble import in_words
 
 type Excuse = tuple[int, str]
 """Status and message for a client, where we know better than mitmproxy why its exchange failed."""
@@ -153,7 +154,7 @@ class Http1Server(Trailing, _http1.Http1Server):
         if status is None or self.response is not None or not self.conn.state & ConnectionState.CAN_WRITE:
             yield from super().send(event)
             return
-        message = WORDS.get(event.code, "") + event.message
+        message = WORDS[event.code] + in_words(event.message) if event.code in WORDS else event.message
         status, message = self._excuses.pop(self.context.client.id, (status, message))
         yield commands.SendData(self.conn, error_response(status, message))
         yield commands.CloseConnection(self.conn)
