@@ -42,6 +42,7 @@ from cio_proxy.model import (
     Key,
     Kind,
     Known,
+    Latest,
     Limit,
     Outcome,
     People,
@@ -103,20 +104,6 @@ def sealed_with(key: bytes) -> Seal:
         return hash.hexdigest()
 
     return seal
-
-
-class Latest[K, V](dict[K, V]):
-    """What a function gives for each of its latest arguments, as `lru_cache` has it; it costs far less to be new in."""
-
-    def __init__(self, function: Callable[[K], V], limit: int) -> None:
-        self._function = function
-        self._limit = limit
-
-    def __missing__(self, argument: K) -> V:
-        if len(self) >= self._limit:
-            self.clear()
-        value = self[argument] = self._function(argument)
-        return value
 
 
 class Sealer:
@@ -326,6 +313,7 @@ class Engine:
         }
         self._keyring = Keyring(settings.workspaces, seal, settings.webhooks)
         self._paths = settings.webhooks.paths
+        self._begins_empty = settings.begins_empty
         self._clients = Clients(settings.clients)
         self._params = {rule.info.id: self._params_of(rule) for rule in self.rules}
         self._plans: dict[Form, Plan] = {}
@@ -381,7 +369,7 @@ class Engine:
         """
         opened.reading, opened.missed = reading, missed
         record = reading.records.get(workspace.subject(opened.workspace), NOTHING)
-        empty = self.settings.begins_empty
+        empty = self._begins_empty
         opened.watch = workspace.watch(record, opened.exchange.at, missed, empty)
         if opened.joined is not None:
             joined = reading.records.get(workspace.subject(opened.joined), NOTHING)
@@ -495,7 +483,7 @@ class Engine:
             if rule is None or rule.due is None:
                 continue
             record = reading.records.get(workspace.subject(key.workspace), NOTHING)
-            watch = workspace.watch(record, now, missed, self.settings.begins_empty)
+            watch = workspace.watch(record, now, missed, self._begins_empty)
             known = _Known(self.settings, watch, reading.records, reading.in_flight, self.sealer, _is_sealed)
             known.params = self._params[rule.info.id]
             try:
