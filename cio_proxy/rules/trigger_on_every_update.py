@@ -29,6 +29,7 @@ from cio_proxy.model import (
     Call,
     Fact,
     Finding,
+    Form,
     Groups,
     Json,
     Key,
@@ -95,6 +96,11 @@ _LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
 _DIGITS = str.maketrans("abcdefghijklmnop", "0123456789abcdef")
 LATEST, CHURNING, FOLLOWING = "identify-churn", "identify-churning", "update-events"
 IDENTIFIES: Final = "\0identify"
+
+
+def concerns(form: Form) -> bool:
+    """Identifies, and events that are called after an update."""
+    return form.kind == "identify" or is_update(form)
 
 
 def needs(call: Call, people: People) -> Iterable[Key]:
@@ -199,9 +205,9 @@ def _digest(what: str, call: Call, attributes: Mapping[str, Json]) -> str:
 # --- an event after every identify -----------------------------------------------------------------
 
 
-def is_update(call: Call) -> bool:
+def is_update(said: Call | Form) -> bool:
     """Whether an event is called after an update."""
-    return call.kind == "event" and call.name is not None and len(call.name) <= 60 and folded(call.name) in UPDATES
+    return said.kind == "event" and said.name is not None and len(said.name) <= 60 and folded(said.name) in UPDATES
 
 
 def _event(call: Call, known: Known) -> Iterator[Finding]:
