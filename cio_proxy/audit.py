@@ -42,6 +42,7 @@ from cio_proxy.model import (
     Key,
     Kind,
     Known,
+    Latest,
     Limit,
     Outcome,
     People,
@@ -105,20 +106,6 @@ def sealed_with(key: bytes) -> Seal:
     return seal
 
 
-class Latest[K, V](dict[K, V]):
-    """What a function gives for each of its latest arguments, as `lru_cache` has it; it costs far less to be new in."""
-
-    def __init__(self, function: Callable[[K], V], limit: int) -> None:
-        self._function = function
-        self._limit = limit
-
-    def __missing__(self, argument: K) -> V:
-        if len(self) >= self._limit:
-            self.clear()
-        value = self[argument] = self._function(argument)
-        return value
-
-
 class Sealer:
     """What a rule teaches and asks, as a store sees it: by keyed hashes."""
 
@@ -147,6 +134,8 @@ class Sealer:
         return made(Key, (key.kind, *self.subject(key[1:]), False))
 
 
+type Learned = tuple[Subject, Fact, str]
+"""A fact as a rule teaches it, with its subject as a store sees it, and the id of the rule."""
 type Taught = tuple[Subject, str, Value, float]
 """A fact as a store sees it, taken apart: its subject, its kind, what it says, and for how long."""
 
@@ -165,6 +154,18 @@ class Plan(NamedTuple):
 
 
 @dataclass(slots=True)
+class Part:
+    """One call of an exchange, and who looks at it."""
+
+    call: Call
+    plan: Plan
+    learned: Sequence[Learned]
+    """What it teaches if it is accepted; sealed only once it was, or once the next call of a batch asks."""
+    taught: Sequence[Taught] | None = None
+    """The same as a store sees it, once it was sealed."""
+
+
+@dataclass(slots=True)
 class Opened:
     """An exchange that was read, and what its rules want to know."""
 
@@ -175,8 +176,7 @@ class Opened:
     """Whose records to read; empty where nobody has anything to know or to learn."""
     announced: Set[Key]
     """What others may be about to ask, and is known once this exchange is answered."""
-    parts: Sequence[tuple[Call, Plan, Sequence[Taught]]]
-    """Each call, who looks at it, and what it would teach if it were accepted."""
+    parts: Sequence[Part]
     reading: Reading = UNREAD
     watch: Watch = UNWATCHED
     missed: float | None = None
@@ -324,6 +324,7 @@ class Engine:
         }
         self._keyring = Keyring(settings.workspaces, seal, settings.webhooks)
         self._paths = settings.webhooks.paths
+        self._begins_empty = settings.begins_empty
         self._clients = Clients(settings.clients)
         self._params = {rule.info.id: self._params_of(rule) for rule in self.rules}
         self._plans: dict[Form, Plan] = {}
@@ -348,15 +349,15 @@ class Engine:
         calls = apis.read(exchange, self._keyring, self.settings.max_audited_body, self._paths)
         subjects: set[Subject] = set()
         announced: set[Key] = set()
-        parts: list[tuple[Call, Plan, Sequence[Taught]]] = []
+        parts: list[Part] = []
         opened = Opened(exchange, calls, self._clients.name(exchange), subjects, announced, parts)
         presumed = Outcome("accepted", exchange.at)
         subject = self.sealer.subject
         for call in calls:
             plan = self._plan(call)
-            taught = self._taught(plan, call, presumed, opened, announced)
-            parts.append((call, plan, taught))
-            subjects.update(map(_SUBJECT, taught))
+            learned = self._learned(plan, call, presumed, announced)
+            parts.append(Part(call, plan, learned))
+            subjects.update(map(_SUBJECT, learned))
             for rule, needs in plan.needs:
                 try:
                     for key in needs(call, self.settings.people):
@@ -379,7 +380,7 @@ class Engine:
         """
         opened.reading, opened.missed = reading, missed
         record = reading.records.get(workspace.subject(opened.workspace), NOTHING)
-        empty = self.settings.begins_empty
+        empty = self._begins_empty
         opened.watch = workspace.watch(record, opened.exchange.at, missed, empty)
         if opened.joined is not None:
             joined = reading.records.get(workspace.subject(opened.joined), NOTHING)
@@ -394,10 +395,11 @@ class Engine:
             known.doubt = False
         lossy = opened.watch.lossy
         findings: list[Finding] = []
-        for call, plan, taught in opened.parts:
-            for rule, check, params in plan.check:
-                if opened.moot and rule.info.id != FORGED:
-                    continue
+        for part in opened.parts:
+            call, checks = part.call, part.plan.check
+            if opened.moot:
+                checks = tuple(each for each in checks if each[0].info.id == FORGED)
+            for rule, check, params in checks:
                 known.params = params
                 try:
                     if results := check(call, known):
@@ -407,7 +409,7 @@ class Engine:
                 if lossy and known.doubt:
                     self._doubted(rule, known)
             if several:
-                _add(taught, records)  # type: ignore[arg-type]  # a copy, since there are more calls
+                _add(self._taught(part, opened), records)  # type: ignore[arg-type]  # a copy, since there are more calls
         return self._verdict(opened, policy.consistent(findings)) if findings else CLEAN
 
     @property
@@ -467,20 +469,26 @@ class Engine:
         records = dict(opened.reading.records) if several else opened.reading.records
         known = opened.known or self._known(opened, records)
         lossy = opened.watch.lossy
-        for call, plan, presumed in () if opened.moot else opened.parts:
-            taught: list[Taught] = []
-            if presumed and outcome.of(call) != "refused":
-                taught += presumed if outcome.kind == "accepted" else self._taught(plan, call, outcome, opened)
-            for rule, review, params in plan.review:
+        for part in () if opened.moot else opened.parts:
+            call, learned = part.call, []
+            taught: Sequence[Taught] = ()
+            if part.learned and outcome.of(call) != "refused":
+                if outcome.kind == "accepted":
+                    taught = self._taught(part, opened)
+                else:
+                    learned = self._learned(part.plan, call, outcome)
+            for rule, review, params in part.plan.review:
                 known.params = params
                 try:
                     if results := review(call, outcome, known):
-                        learned = self._take(results, rule, call, opened, findings, known, late=True)
-                        self._keep(learned, call, opened, taught)
+                        shown = self._take(results, rule, call, opened, findings, known, late=True)
+                        self._keep(shown, rule.info.id, learned)
                 except (Exception, Overdue) as error:
                     self._rule_error(rule.info.id, error)
                 if lossy and known.doubt:
                     self._doubted(rule, known)
+            if learned:
+                taught = [*taught, *self._sealed(learned, call, opened)]
             facts += _news(taught, opened)
             if several:
                 _add(taught, records)  # type: ignore[arg-type]  # a copy, since there are more calls
@@ -498,7 +506,7 @@ class Engine:
             if rule is None or rule.due is None:
                 continue
             record = reading.records.get(workspace.subject(key.workspace), NOTHING)
-            watch = workspace.watch(record, now, missed, self.settings.begins_empty)
+            watch = workspace.watch(record, now, missed, self._begins_empty)
             known = _Known(self.settings, watch, reading.records, reading.in_flight, self.sealer, _is_sealed)
             known.params = self._params[rule.info.id]
             try:
@@ -576,45 +584,50 @@ class Engine:
             cut = track_v2.cut(opened.exchange, opened.calls[0].document.raw, blocked)
         return Verdict(findings=tuple(findings), cut=cut, refusal=None if cut else refusal(blocked))
 
-    def _taught(
-        self, plan: Plan, call: Call, outcome: Outcome, opened: Opened, announced: set[Key] | None = None
-    ) -> list[Taught]:
+    def _learned(self, plan: Plan, call: Call, outcome: Outcome, announced: set[Key] | None = None) -> list[Learned]:
         """What a call teaches with this outcome; `announced` gets the keys of what is to be announced."""
-        taught: list[Taught] = []
+        learned: list[Learned] = []
         for tell in plan.told:
             if facts := tell(call):
-                self._keep(facts, call, opened, taught, announced)
+                self._keep(facts, "", learned, announced)
         for rule, learn, params in plan.learn:
             try:
                 if facts := learn(call, outcome, params):
-                    self._keep(facts, call, opened, taught, announced)
+                    self._keep(facts, rule.info.id, learned, announced)
             except (Exception, Overdue) as error:
                 self._rule_error(rule.info.id, error)
-        return taught
+        return learned
 
     def _keep(
-        self,
-        facts: Iterable[Fact],
-        call: Call,
-        opened: Opened,
-        taught: list[Taught],
-        announced: set[Key] | None = None,
+        self, facts: Iterable[Fact], rule: str, learned: list[Learned], announced: set[Key] | None = None
     ) -> None:
-        """Seal facts, and keep what they teach."""
         seal = self.sealer.subject
-        for key, value, ttl, is_announced in facts:
-            kind, subject = key.kind, seal(key[1:])
-            if isinstance(value, Deadline):
-                says: Value = self._sealed(value, call, opened)
-            else:
-                says = value.sealed(self.sealer)
-            taught.append((subject, kind, says, ttl))
-            if is_announced and announced is not None:
-                announced.add(made(Key, (kind, *subject, False)))
+        for fact in facts:
+            key = fact.key
+            subject = seal(key[1:])
+            learned.append((subject, fact, rule))
+            if fact.announced and announced is not None:
+                announced.add(made(Key, (key.kind, *subject, False)))
 
-    def _sealed(self, deadline: Deadline, call: Call, opened: Opened) -> Deadline:
-        seed = self._completed(deadline.seed, call, opened, 0, "logged")
-        return replace(deadline, seed=seed).sealed(self.sealer)
+    def _taught(self, part: Part, opened: Opened) -> Sequence[Taught]:
+        """What a call teaches if it is accepted, sealed."""
+        if part.taught is None:
+            part.taught = self._sealed(part.learned, part.call, opened)
+        return part.taught
+
+    def _sealed(self, learned: Iterable[Learned], call: Call, opened: Opened) -> list[Taught]:
+        taught: list[Taught] = []
+        sealer = self.sealer
+        for subject, (key, value, ttl, _), rule in learned:
+            try:
+                says = self._seeded(value, call, opened) if isinstance(value, Deadline) else value
+                taught.append((subject, key.kind, says.sealed(sealer), ttl))
+            except (Exception, Overdue) as error:
+                self._rule_error(rule, error)
+        return taught
+
+    def _seeded(self, deadline: Deadline, call: Call, opened: Opened) -> Deadline:
+        return replace(deadline, seed=self._completed(deadline.seed, call, opened, 0, "logged"))
 
     def _of_workspace(self, opened: Opened) -> Iterable[Fact]:
         yield workspace.seen(opened.workspace, opened.exchange.at)

@@ -90,7 +90,8 @@ _ROWS: Final = (
 _DIGIT = re.compile(r"\d")
 _DIGITS = re.compile(r"\d+")
 _GROUPS = re.compile(r"\d{1,16}+(?:[\s._/-]{1,3}\d{1,16}+){0,4}")
-_WORDS = re.compile(r"[ _.,:;'`/-]*+(?:[A-Za-z]{1,15}+(?:[ _.,:;'`/-]++|\Z))*+\Z")
+_WORDS = re.compile(r"[a-z]++\Z|[ _.,:;'`/-]*+(?:[A-Za-z]{1,15}+(?:[ _.,:;'`/-]++|\Z))*+\Z")
+"""A quick first look: every value has something other than words, or than a row of small letters."""
 _NESTED = re.compile(r"%(?:25)+(?=[0-9A-Fa-f]{2})")
 _SLASH = re.compile(r"(?<=\d)~1(?=\d)")
 """A slash between digits, as a pointer spells it."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property
 from hashlib import blake2b
 from itertools import islice, repeat
 from operator import itemgetter
 from string import ascii_uppercase, digits
 from types import MappingProxyType
-from typing import Any, Concatenate, Final, Literal, NamedTuple, Protocol, Self, dataclass_transform, get_args
+from typing import Any, Final, Literal, NamedTuple, Protocol, Self, dataclass_transform, get_args
 from urllib.parse import urlsplit
 
 type Json = str | int | float | bool | list[Json] | dict[str, Json] | None
@@ -96,19 +96,28 @@ RECALLED: Final = 256
 """Characters of a text that a cache may keep: the names of a clean integration are shorter."""
 
 
-def recalled[**P, R](count: int) -> Callable[[Callable[Concatenate[str, P], R]], Callable[Concatenate[str, P], R]]:
-    """A cache of the last results of a pure function of a text; of a long text, nothing is kept."""
-    return lambda compute: partial(_recalled, lru_cache(count)(compute), compute)
+class Latest[K, V](dict[K, V]):
+    """What a function gives for each of its latest arguments, as `lru_cache` has it; it costs far less to be new in."""
+
+    def __init__(self, function: Callable[[K], V], limit: int) -> None:
+        self._function = function
+        self._limit = limit
+
+    def __missing__(self, argument: K) -> V:
+        if len(self) >= self._limit:
+            self.clear()
+        value = self[argument] = self._function(argument)
+        return value
 
 
-def _recalled[**P, R](
-    kept: Callable[Concatenate[str, P], R],
-    compute: Callable[Concatenate[str, P], R],
-    text: str,
-    *rest: P.args,
-    **more: P.kwargs,
-) -> R:
-    return (kept if len(text) <= RECALLED else compute)(text, *rest, **more)
+class _Recalled[V](Latest[str, V]):
+    def __missing__(self, argument: str) -> V:
+        return super().__missing__(argument) if len(argument) <= RECALLED else self._function(argument)
+
+
+def recalled[V](limit: int) -> Callable[[Callable[[str], V]], Callable[[str], V]]:
+    """A cache of the latest results of a pure function of a text; of a long text, nothing is kept."""
+    return lambda compute: _Recalled(compute, limit).__getitem__
 
 
 class once[V]:  # noqa: N801 a decorator

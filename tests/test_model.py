@@ -130,17 +130,25 @@ def test_leaves_come_in_order_with_their_path_however_deep() -> None:
 
 
 def test_what_is_computed_of_a_long_text_is_not_kept() -> None:
-    asked: list[tuple[str, int]] = []
+    asked: list[str] = []
 
     @recalled(10)
-    def compute(text: str, number: int) -> int:
-        asked.append((text, number))
-        return len(text) + number
+    def compute(text: str) -> int:
+        asked.append(text)
+        return len(text)
 
     short, long = "x" * 256, "x" * 257
-    assert [compute(short, 1), compute(short, 1), compute(short, 2)] == [257, 257, 258]
-    assert [compute(long, 1), compute(long, 1)] == [258, 258]
-    assert asked == [(short, 1), (short, 2), (long, 1), (long, 1)]
+    assert [compute(short), compute(short)] == [256, 256]
+    assert [compute(long), compute(long)] == [257, 257]
+    assert asked == [short, long, long]
+
+
+def test_no_more_results_are_kept_than_the_limit_says() -> None:
+    asked: list[str] = []
+    recall = recalled(2)(asked.append)
+    for text in ("a", "b", "b", "a", "c", "b"):
+        recall(text)
+    assert asked == ["a", "b", "c", "b"]
 
 
 def test_a_shape_leaves_out_long_names() -> None:

@@ -167,9 +167,9 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[F
         return ()
     sent = Sample(COUNTED, plain=frozenset((f"{call.exchange.id}/{call.item}",)))
     spelled = Fact(spellings(call.workspace, word, call.at // DAY), Groups(SPELLINGS, {name: sent}), 2 * DAY)
-    if params["convention"] != "auto" or not (style := style_of(name)):
+    if params["convention"] != "auto" or not style_of(name):
         return (spelled,)
-    return (spelled, Fact(styles(call.workspace), styled(name, style), MONTH))
+    return (spelled, Fact(styles(call.workspace), styled(name), MONTH))
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
@@ -197,10 +197,16 @@ def _judged(call: Call) -> str:
     return "" if call.api == "pipelines" and name in SEMANTIC else name
 
 
-@recalled(10_000)
 def fits(name: str, convention: str) -> bool:
     """Whether a name is of a style, as far as it is judged."""
-    return len(name) > LONGEST or _fits(template(name), convention)
+    return len(name) > LONGEST or convention in _fitting(name)
+
+
+@recalled(10_000)
+def _fitting(name: str) -> tuple[str, ...]:
+    """The styles that a name is in."""
+    shape = template(name)
+    return tuple(style for style in ("snake_case", *_STYLES) if _fits(shape, style))
 
 
 @recalled(10_000)
@@ -229,9 +235,9 @@ def style_of(name: str) -> str:
 
 
 @recalled(10_000)
-def styled(name: str, style: str) -> Groups:
-    """That a name, whatever small number is in it, is in a style."""
-    return Groups(len(_STYLES) + 2, {style: Sample(COUNTED, plain=frozenset((re.sub(r"\d+", "0", name),)))})
+def styled(name: str) -> Groups:
+    """That a name, whatever small number is in it, is in the style that it shows."""
+    return Groups(len(_STYLES) + 2, {style_of(name): Sample(COUNTED, plain=frozenset((re.sub(r"\d+", "0", name),)))})
 
 
 def _shown(segment: str) -> str:

@@ -30,6 +30,7 @@ from cio_proxy.model import (
     Call,
     Fact,
     Finding,
+    Form,
     Groups,
     Json,
     Key,
@@ -88,6 +89,11 @@ COUNTED: Final = 300
 """Occurrences and people that are told apart; beyond that their number is estimated."""
 LATEST, CHURNING, FOLLOWING = "identify-churn", "identify-churning", "update-events"
 IDENTIFIES: Final = "\0identify"
+
+
+def concerns(form: Form) -> bool:
+    """Identifies, and events that are called after an update."""
+    return form.kind == "identify" or is_update(form)
 
 
 def needs(call: Call, people: People) -> Iterable[Key]:
@@ -192,9 +198,9 @@ def _digest(what: str, call: Call, attributes: Mapping[str, Json]) -> str:
 # --- an event after every identify -----------------------------------------------------------------
 
 
-def is_update(call: Call) -> bool:
+def is_update(said: Call | Form) -> bool:
     """Whether an event is called after an update."""
-    return call.kind == "event" and call.name is not None and len(call.name) <= 60 and folded(call.name) in UPDATES
+    return said.kind == "event" and said.name is not None and len(said.name) <= 60 and folded(said.name) in UPDATES
 
 
 def _event(call: Call, known: Known) -> Iterator[Finding]:

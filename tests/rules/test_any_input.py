@@ -97,7 +97,7 @@ def told(rules: Sequence[Rule], exchange: Exchange) -> tuple[object, object, obj
     engine = Engine(Settings(people="complete", report="possible"), rules, sealed_with(b"k" * 32))
     opened = engine.open(exchange)
     findings = engine.judge(opened, Reading()).findings
-    return findings, [taught for _, _, taught in opened.parts], engine.settle(opened, Outcome("accepted", 1.75e9, 200))
+    return findings, [part.learned for part in opened.parts], engine.settle(opened, Outcome("accepted", 1.75e9, 200))
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route[0]}{route[2].decode()}")
