@@ -628,7 +628,7 @@ class Engine:
         secrets = self._secrets(exchange.header("authorization"))
         pointer = _short(self._masked(finding.pointer, secrets))
         name = None if finding.name is None else _short(self._masked(finding.name, secrets))
-        fingerprint = entry(finding.rule, call.endpoint, pointer, name).fingerprint
+        fingerprint = _fingerprint(finding.rule, call.endpoint, pointer, name)
         shown = not self.settings.show_values
         traced = _TRACEPARENT.match(exchange.header("traceparent") or "")
         return replace(
@@ -725,6 +725,12 @@ def _of_store(fact: Fact) -> Taught:
 
 def _is_sealed(words: tuple[str, str, bool]) -> Subject:
     return made(Subject, words[:2])
+
+
+@lru_cache(1_000)
+def _fingerprint(rule: str, endpoint: str, pointer: str, name: str | None) -> str:
+    """What findings of one kind have in common; the texts are short by now."""
+    return entry(rule, endpoint, pointer, name).fingerprint
 
 
 def _short(text: str) -> str:
