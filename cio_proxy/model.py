@@ -728,6 +728,9 @@ class Groups:
 
     def sealed(self, sealing: Sealing) -> Groups:
         """The same with every member hashed, and every label that holds something personal."""
+        if len(self.samples) == 1:
+            ((label, sample),) = self.samples.items()
+            return Groups(self.limit, {sealing.label(label): sample.sealed(sealing)})
         labels, members = sealing.labels(tuple(self.samples)), tuple(self.samples.values())
         if members and members[1:] == members[:-1]:  # labels may share one set
             shared = members[0].sealed(sealing)
