@@ -62,6 +62,7 @@ from cio_proxy.rules import Rule
 from cio_proxy.watchdog import Overdue
 
 type Params = Mapping[str, Any]
+type Learn = Callable[[Call, Outcome, Params], Iterable[Fact]]
 type RuleError = Callable[[str, BaseException], None]
 type SubjectOf = Callable[[tuple[str, str, bool]], Subject]
 type Unable = Callable[[str, str], None]
@@ -81,7 +82,7 @@ LARGEST = 10_000
 FRESH = 0.9
 """The part of a fact's time to live above which it is not taught again only to live longer."""
 FORGOTTEN = "facts were lost or forgotten"
-TELLING: tuple[tuple[Set[Kind], Callable[[Call], Iterable[Fact]]], ...] = (
+TELLING: tuple[tuple[Set[Kind], Learn], ...] = (
     (people.TELLING, people.learn),
     (reactions.KINDS, reactions.learn),
     (frozenset({"webhook_metric"}), webhooks.learn),
@@ -141,14 +142,13 @@ type Taught = tuple[Subject, str, Value, float]
 
 
 class Plan(NamedTuple):
-    """The rules that look at calls of one form, by what they have to say about them: each with its function."""
+    """The rules that look at calls of one form, by what they have to say about them: ids, each with its function."""
 
-    needs: tuple[tuple[Rule, Callable[[Call, People], Iterable[Key]]], ...]
-    learn: tuple[tuple[Rule, Callable[[Call, Outcome, Params], Iterable[Fact]], Params], ...]
-    check: tuple[tuple[Rule, Callable[[Call, Known], Iterable[Finding | Unavailable]], Params], ...]
-    review: tuple[tuple[Rule, Callable[[Call, Outcome, Known], Iterable[Finding | Unavailable | Fact]], Params], ...]
-    told: tuple[Callable[[Call], Iterable[Fact]], ...]
-    """What the engine itself teaches of such a call: who exists, what an app did about mail, which webhooks came."""
+    needs: tuple[tuple[str, Callable[[Call, People], Iterable[Key]]], ...]
+    learn: tuple[tuple[str, Learn, Params], ...]
+    """First what the engine itself teaches: who exists, what an app did about mail, which webhooks came."""
+    check: tuple[tuple[str, Callable[[Call, Known], Iterable[Finding | Unavailable]], Params], ...]
+    review: tuple[tuple[str, Callable[[Call, Outcome, Known], Iterable[Finding | Unavailable | Fact]], Params], ...]
     remembers: bool
     """Whether anything is to be known of who is in calls of this kind, whatever their form."""
 
@@ -352,7 +352,7 @@ class Engine:
         parts: list[Part] = []
         opened = Opened(exchange, calls, self._clients.name(exchange), subjects, announced, parts)
         presumed = Outcome("accepted", exchange.at)
-        subject = self.sealer.subject
+        people, subject = self.settings.people, self.sealer.subject
         for call in calls:
             plan = self._plan(call)
             learned = self._learned(plan, call, presumed, announced)
@@ -360,10 +360,10 @@ class Engine:
             subjects.update(map(_SUBJECT, learned))
             for rule, needs in plan.needs:
                 try:
-                    for key in needs(call, self.settings.people):
+                    for key in needs(call, people):
                         subjects.add(subject(key[1:]))
                 except (Exception, Overdue) as error:
-                    self._rule_error(rule.info.id, error)
+                    self._rule_error(rule, error)
             if plan.remembers:
                 for identifier in call.identifiers:
                     subjects.add(subject((call.workspace, identifier, False)))
@@ -398,14 +398,14 @@ class Engine:
         for part in opened.parts:
             call, checks = part.call, part.plan.check
             if opened.moot:
-                checks = tuple(each for each in checks if each[0].info.id == FORGED)
+                checks = tuple(each for each in checks if each[0] == FORGED)
             for rule, check, params in checks:
                 known.params = params
                 try:
                     if results := check(call, known):
                         self._take(results, rule, call, opened, findings, known)
                 except (Exception, Overdue) as error:
-                    self._rule_error(rule.info.id, error)
+                    self._rule_error(rule, error)
                 if lossy and known.doubt:
                     self._doubted(rule, known)
             if several:
@@ -468,7 +468,7 @@ class Engine:
         several = len(opened.calls) > 1
         records = dict(opened.reading.records) if several else opened.reading.records
         known = opened.known or self._known(opened, records)
-        lossy = opened.watch.lossy
+        lossy, subject = opened.watch.lossy, self.sealer.subject
         for part in () if opened.moot else opened.parts:
             call, learned = part.call, []
             taught: Sequence[Taught] = ()
@@ -481,10 +481,10 @@ class Engine:
                 known.params = params
                 try:
                     if results := review(call, outcome, known):
-                        shown = self._take(results, rule, call, opened, findings, known, late=True)
-                        self._keep(shown, rule.info.id, learned)
+                        told = self._take(results, rule, call, opened, findings, known, late=True)
+                        learned += [(subject(fact.key[1:]), fact, rule) for fact in told]
                 except (Exception, Overdue) as error:
-                    self._rule_error(rule.info.id, error)
+                    self._rule_error(rule, error)
                 if lossy and known.doubt:
                     self._doubted(rule, known)
             if learned:
@@ -523,14 +523,14 @@ class Engine:
         in_flight, sealer = opened.reading.in_flight, self.sealer
         return _Known(self.settings, opened.watch, records, in_flight, sealer, sealer.subject)
 
-    def _doubted(self, rule: Rule, known: _Known) -> None:
+    def _doubted(self, rule: str, known: _Known) -> None:
         known.doubt = False
-        self._unable(rule.info.id, FORGOTTEN)
+        self._unable(rule, FORGOTTEN)
 
     def _take(
         self,
         results: Iterable[Finding | Unavailable | Fact],
-        rule: Rule,
+        rule: str,
         call: Call,
         opened: Opened,
         findings: list[Finding],
@@ -552,7 +552,7 @@ class Engine:
         if number:
             known.doubt = False
         elif reason:
-            self._unable(rule.info.id, reason)
+            self._unable(rule, reason)
         return learned
 
     def _is_reported(self, result: Finding | Unavailable) -> TypeGuard[Finding]:
@@ -587,27 +587,18 @@ class Engine:
     def _learned(self, plan: Plan, call: Call, outcome: Outcome, announced: set[Key] | None = None) -> list[Learned]:
         """What a call teaches with this outcome; `announced` gets the keys of what is to be announced."""
         learned: list[Learned] = []
-        for tell in plan.told:
-            if facts := tell(call):
-                self._keep(facts, "", learned, announced)
+        seal = self.sealer.subject
         for rule, learn, params in plan.learn:
             try:
-                if facts := learn(call, outcome, params):
-                    self._keep(facts, rule.info.id, learned, announced)
+                for fact in learn(call, outcome, params):
+                    key = fact.key
+                    subject = seal(key[1:])
+                    learned.append((subject, fact, rule))
+                    if fact.announced and announced is not None:
+                        announced.add(made(Key, (key.kind, *subject, False)))
             except (Exception, Overdue) as error:
-                self._rule_error(rule.info.id, error)
+                self._rule_error(rule, error)
         return learned
-
-    def _keep(
-        self, facts: Iterable[Fact], rule: str, learned: list[Learned], announced: set[Key] | None = None
-    ) -> None:
-        seal = self.sealer.subject
-        for fact in facts:
-            key = fact.key
-            subject = seal(key[1:])
-            learned.append((subject, fact, rule))
-            if fact.announced and announced is not None:
-                announced.add(made(Key, (key.kind, *subject, False)))
 
     def _taught(self, part: Part, opened: Opened) -> Sequence[Taught]:
         """What a call teaches if it is accepted, sealed."""
@@ -640,7 +631,7 @@ class Engine:
         secrets = self._secrets(exchange.header("authorization"))
         pointer = _short(self._masked(finding.pointer, secrets))
         name = None if finding.name is None else _short(self._masked(finding.name, secrets))
-        fingerprint = entry(finding.rule, call.endpoint, pointer, name).fingerprint
+        fingerprint = _fingerprint(finding.rule, call.endpoint, pointer, name)
         shown = not self.settings.show_values
         traced = _TRACEPARENT.match(exchange.header("traceparent") or "")
         return replace(
@@ -682,13 +673,13 @@ class Engine:
     def _planned(self, form: Form) -> Plan:
         of_kind = [rule for rule in self.rules if form.kind in rule.info.kinds and form.api in rule.info.apis]
         rules = [rule for rule in of_kind if self._is_concerned(rule, form)]
-        params, told = self._params, tuple(tell for kinds, tell in TELLING if form.kind in kinds)
+        named = [(rule.info.id, rule, self._params[rule.info.id]) for rule in rules]
+        told = tuple(("", learn, NOTHING) for kinds, learn in TELLING if form.kind in kinds)
         return Plan(
-            needs=tuple((rule, rule.needs) for rule in rules if rule.needs is not None),
-            learn=tuple((rule, rule.learn, params[rule.info.id]) for rule in rules if rule.learn is not None),
-            check=tuple((rule, rule.check, params[rule.info.id]) for rule in rules if rule.check is not None),
-            review=tuple((rule, rule.review, params[rule.info.id]) for rule in rules if rule.review is not None),
-            told=told,
+            needs=tuple((id, rule.needs) for id, rule, _ in named if rule.needs is not None),
+            learn=told + tuple((id, rule.learn, params) for id, rule, params in named if rule.learn is not None),
+            check=tuple((id, rule.check, params) for id, rule, params in named if rule.check is not None),
+            review=tuple((id, rule.review, params) for id, rule, params in named if rule.review is not None),
             remembers=bool(told) or any(rule.needs or rule.learn for rule in of_kind),
         )
 
@@ -737,6 +728,12 @@ def _of_store(fact: Fact) -> Taught:
 
 def _is_sealed(words: tuple[str, str, bool]) -> Subject:
     return made(Subject, words[:2])
+
+
+@lru_cache(1_000)
+def _fingerprint(rule: str, endpoint: str, pointer: str, name: str | None) -> str:
+    """What findings of one kind have in common; the texts are short by now."""
+    return entry(rule, endpoint, pointer, name).fingerprint
 
 
 def _short(text: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
@@ -152,9 +152,9 @@ def _without(text: str, secrets: Sequence[str]) -> str:
     return text
 
 
-def _rows(text: str) -> Iterator[tuple[PartKind, re.Pattern[str]]]:
+def _rows(text: str) -> list[tuple[PartKind, re.Pattern[str]]]:
     digits = len(_DIGIT.findall(text))
-    return ((row.kind, row.pattern) for row in _ROWS if digits >= row.digits and row.sign in text)
+    return [(kind, pattern) for kind, pattern, sign, least in _ROWS if digits >= least and sign in text]
 
 
 def _reduced(text: str) -> str:

@@ -509,20 +509,22 @@ SIMPLE: Final = frozenset({str, int, float, bool})
 
 def shape(fields: Mapping[str, Json], depth: int = DEEPEST) -> Shape:
     """What is in an object, but for null, what is empty, and long names. The name of a member of a list is empty."""
+    if len(fields) > LONGEST or max(map(len, fields), default=0) > RECALLED:  # shapes are bounded in number alone
+        fields = {name: value for name, value in islice(fields.items(), LONGEST) if len(name) <= RECALLED}
     kinds = tuple(map(type, fields.values()))
-    plain = len(kinds) <= LONGEST and SIMPLE.issuperset(kinds) and "" not in fields.values()
-    if plain and max(map(len, fields), default=0) <= RECALLED:
+    if SIMPLE.issuperset(kinds) and "" not in fields.values():
         return tuple(zip(fields, kinds, repeat(())))
-    return tuple(_parts(islice(fields.items(), LONGEST), depth - 1))
+    return tuple(_parts(fields.items(), depth - 1))
 
 
 def _parts(members: Iterable[tuple[str, Json]], depth: int) -> list[tuple[str, type, Shape]]:
     found: list[tuple[str, type, Shape]] = []
     for name, value in members:
         kind = type(value)
-        if len(name) > RECALLED:
-            continue  # shapes are kept, and are bounded in number alone
-        if value or kind is int or kind is bool or kind is float:
+        if kind in SIMPLE:
+            if value != "":
+                found.append((name, kind, ()))
+        elif value:
             within: Shape = ()
             if kind is dict and depth:
                 within = shape(value, depth)  # type: ignore[arg-type]  # it is one
@@ -730,6 +732,9 @@ class Groups:
 
     def sealed(self, sealing: Sealing) -> Groups:
         """The same with every member hashed, and every label that holds something personal."""
+        if len(self.samples) == 1:
+            ((label, sample),) = self.samples.items()
+            return Groups(self.limit, {sealing.label(label): sample.sealed(sealing)})
         labels, members = sealing.labels(tuple(self.samples)), tuple(self.samples.values())
         if members and members[1:] == members[:-1]:  # labels may share one set
             shared = members[0].sealed(sealing)

@@ -365,7 +365,7 @@ def moment(value: object) -> float | None:
     if number is not None:
         found = unit(number)
         return None if found is None else number / PER_SECOND[found]
-    if not isinstance(value, str) or len(value) > 40:
+    if not isinstance(value, str) or len(value) > 40 or not value[:4].isdigit():  # each date begins with its year
         return None
     try:
         read = datetime.fromisoformat(value)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from cio_proxy.facts.workspace import LIFE
-from cio_proxy.model import DELETED, HAS_EMAIL, IDENTIFIED, Call, Fact, Key, Kind, Span
+from cio_proxy.model import DELETED, HAS_EMAIL, IDENTIFIED, Call, Fact, Key, Kind, Outcome, Span
 
 MAKING: frozenset[Kind] = frozenset({"identify", "form_submit", "device_add", "relationship_add", "merge"})
 """What makes a person, or needs one."""
@@ -13,7 +14,7 @@ ENDING: frozenset[Kind] = frozenset({"delete", "suppress"})
 TELLING = MAKING | ENDING
 
 
-def learn(call: Call) -> Iterator[Fact]:
+def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[Fact]:
     """That the person of a call exists, or does not any more; of a merge, that the one ends up in the other."""
     if call.kind in MAKING:
         kind = IDENTIFIED

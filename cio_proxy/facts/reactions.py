@@ -6,11 +6,11 @@ the provider's own suppression list, a segment. To know of one too many only mak
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
 
 from cio_proxy.bounces import marks, reacts
-from cio_proxy.model import REACTED, Call, Fact, Key, Kind, Span
+from cio_proxy.model import REACTED, Call, Fact, Key, Kind, Outcome, Span
 
 KINDS: frozenset[Kind] = frozenset(
     {
@@ -23,7 +23,7 @@ FEW: Final = 10
 """So many people at once are put into a segment for a reason of their own; more of them are an import."""
 
 
-def learn(call: Call) -> Iterable[Fact]:
+def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[Fact]:
     """That an app reacted to something, with whom the call is about."""
     if call.joined is None:
         return ()

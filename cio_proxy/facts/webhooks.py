@@ -5,17 +5,17 @@ Customer.io sends a webhook again until the app answers 2xx, for up to seven day
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
-from cio_proxy.model import MINUTE, WEBHOOK, Call, Fact, Key, Known, Sample
+from cio_proxy.model import MINUTE, WEBHOOK, Call, Fact, Key, Known, Outcome, Sample
 
 REMEMBERED: Final = 9 * 86_400.0
 EACH_MINUTE: Final = 500
 """Webhooks of one minute, by their own time, that are known one by one; of more of them a repeat may count again."""
 
 
-def learn(call: Call) -> Iterable[Fact]:
+def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[Fact]:
     """That a webhook came."""
     if not (event := _event(call)):
         return ()

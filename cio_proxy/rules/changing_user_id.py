@@ -119,7 +119,7 @@ def _taught(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator
         for ids, name in _belonging(call):
             yield Fact(ids, Sample(MOST, plain=frozenset({name})), params["remember"])
         if (ids_of := _ids_of(call)) and (portrait := _portrait(call)):
-            portraits = ids_of._replace(kind="portraits")
+            portraits = call.key("portraits", ids_of.subject)
             yield Fact(portraits, Sample(MOST, plain=frozenset({portrait})), params["remember"])
 
 
@@ -151,7 +151,7 @@ def _written(call: Call, id: str, outcome: Outcome, known: Known) -> Iterator[Fa
 
 def _followed(call: Call, id: str, ids_of: Key, known: Known) -> Iterator[Fact]:
     """A deadline for the second id of one person; then, which of both is used."""
-    ids, later = known.sample(ids_of), known.sample(ids_of._replace(kind=LATER))
+    ids, later = known.sample(ids_of), known.sample(call.key(LATER, ids_of.subject))
     if ids is None:
         return
     ttl, name = known.params["remember"], _name(id)
