@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
 
 from cio_proxy.apis import surface, track_v2
 from cio_proxy.apis.refusals import refused
@@ -23,6 +24,7 @@ from cio_proxy.model import (
     Exchange,
     FactStore,
     Finding,
+    Key,
     Outcome,
     OutcomeKind,
     Seal,
@@ -44,6 +46,8 @@ BEAT_SECONDS = 10.0
 """How often it is written down that a proxy is alive."""
 GAP_SECONDS = 60.0
 """How long none may have been at the start: after that, something may have passed unseen."""
+LOOKS: Final = (0.02, 0.1, 0.2)
+"""Seconds after which it is looked again for what is not known: two requests of an app may overtake each other."""
 MISSED = 1_000
 """How many workspaces it is known of one by one that something passed unseen."""
 NO_ITEMS: frozenset[int] = frozenset()
@@ -60,6 +64,10 @@ class Audit:
     verdict: Verdict
     header: str
     seconds: float
+    marks: Sequence[Key] = ()
+    """What it has announced, and is to take back."""
+    is_early: bool = False
+    """True where something was found that its answer may show to be wrong."""
 
 
 class Answer(NamedTuple):
@@ -95,6 +103,7 @@ class Auditor:
         clock: Callable[[], float] = time.time,
         *,
         pacing: Pacing | None = None,
+        looks: Sequence[float] = (),
         watchdog: AbstractContextManager[None] = UNWATCHED,
         error: RuleError = lambda part, error: None,
         degraded: Callable[[str, bool], None] = lambda part, on: None,
@@ -107,6 +116,8 @@ class Auditor:
         self.clock = clock
         self._pacing = pacing
         """Holds what comes too early; recorded exchanges are not held."""
+        self._looks = looks
+        """Seconds between looks at what is not known; recorded exchanges come in their order."""
         self._watchdog = watchdog
         self._error = error
         self._degraded = degraded
@@ -160,7 +171,7 @@ class Auditor:
             try:
                 with self._watchdog:
                     opened = engine.open(exchange)
-                reading = await self._read(opened)
+                reading = await self._read(opened, opened.announced)
                 with self._watchdog:
                     verdict = engine.judge(opened, reading, self._missed_of(opened))
                 if engine.settings.people == "complete" and opened.subjects:
@@ -171,12 +182,38 @@ class Auditor:
                 if engine.settings.on_error == "block":
                     verdict = Verdict(refusal=refused("audit failed", "audit_failed", AUDIT_FAILED))
         seconds = time.perf_counter() - started
+        marks, is_early = opened.marked if opened else (), False
+        if opened is not None and self._looks and (unsure := early(verdict.findings)):
+            if any(finding.action == "blocked" for finding in unsure):
+                verdict = await self._patiently(engine, opened, verdict)
+            elif verdict.refusal is None:
+                is_early = True
+                verdict = replace(verdict, findings=tuple(each for each in verdict.findings if each not in unsure))
         if opened is not None and verdict.refusal is None and (limited := engine.limit(opened)) is not None:
             verdict = await self._limited(engine, opened, verdict, limited)
         header = findings_header(verdict.findings) if verdict.findings and engine.settings.findings_header else ""
-        audit = Audit(exchange, engine, opened, verdict, header, seconds)
+        audit = Audit(exchange, engine, opened, verdict, header, seconds, marks, is_early)
         self._report(verdict.findings)
         return audit
+
+    async def _patiently(self, engine: Engine, opened: Opened, verdict: Verdict) -> Verdict:
+        """Look again before something is refused because something is not known."""
+        for seconds in self._looks:
+            await asyncio.sleep(seconds)
+            verdict = await self._again(engine, opened)
+            if not any(finding.action == "blocked" for finding in early(verdict.findings)):
+                break
+        return verdict
+
+    async def _again(self, engine: Engine, opened: Opened) -> Verdict:
+        """The verdict by what is known by now."""
+        try:
+            reading = await self._read(opened, frozenset())
+            with self._watchdog:
+                return engine.judge(opened, reading, self._missed_of(opened))
+        except (Exception, Overdue) as error:
+            self._failed("audit", error)
+            return CLEAN
 
     async def answered(
         self,
@@ -353,11 +390,11 @@ class Auditor:
             self._store_did("reserve")
         return verdict
 
-    async def _read(self, opened: Opened) -> Reading:
+    async def _read(self, opened: Opened, announced: Set[Key]) -> Reading:
         if not opened.subjects:
             return UNREAD
         try:
-            reading = await self.store.get_many(opened.subjects, opened.announced, opened.exchange.at)
+            reading = await self.store.get_many(opened.subjects, announced, opened.exchange.at)
         except (Exception, Overdue) as error:
             self._store_failed("read", error)
             self._missed_by(opened, opened.exchange.at)
@@ -390,6 +427,8 @@ class Auditor:
         opened = audit.opened
         if opened is None:
             return
+        if audit.is_early:
+            self._report(early((await self._again(audit.engine, opened)).findings))
         try:
             with self._watchdog:
                 settled = audit.engine.settle(opened, outcome)
@@ -397,7 +436,7 @@ class Auditor:
             self._failed("audit", error)
             self._missed_by(opened, outcome.at)
             return
-        marks = opened.marked
+        marks = audit.marks
         if settled.facts or marks:
             try:
                 await self.store.join_many(settled.facts, marks, outcome.at)
@@ -525,8 +564,13 @@ def build(
         auditor.lost_behind(at, workspace, error)
 
     store = stores.opened(settings.facts or FactStore("memory"), settings.facts_limit, lost)
-    auditor = Auditor(Engine(settings, RULES, seal), store, sinks, clock)
+    auditor = Auditor(Engine(settings, RULES, seal), store, sinks, clock, looks=LOOKS)
     return auditor
+
+
+def early(findings: Iterable[Finding]) -> list[Finding]:
+    """Those that the next moments may show to be wrong."""
+    return [finding for finding in findings if finding.early]
 
 
 def outcome_kind(status: int) -> OutcomeKind:

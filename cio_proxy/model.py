@@ -952,6 +952,8 @@ class Finding:
     """True where default enforcement may refuse the call (reference 9.19)."""
     whole: bool = False
     """True for a fault of the whole exchange rather than of one batch item."""
+    early: bool = False
+    """True where it says that something is not known, which may be on its way on another connection."""
 
     id: str = ""
     time: float = 0.0
@@ -1014,6 +1016,7 @@ class RuleInfo:
         related: Sequence[str] = (),
         refusable: bool = False,
         whole: bool = False,
+        early: bool = False,
     ) -> Finding:
         """A finding of this rule. Texts and `evidence` may hold values as sent: they are masked before they leave."""
         return Finding(
@@ -1031,6 +1034,7 @@ class RuleInfo:
             related=tuple(related),
             refusable=refusable,
             whole=whole,
+            early=early,
         )
 
 

@@ -17,7 +17,7 @@ from cio_proxy import selftest, state
 from cio_proxy.admin import Admin
 from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.config import ConfigError, Loaded, expired, kept
-from cio_proxy.drivers import Auditor
+from cio_proxy.drivers import LOOKS, Auditor
 from cio_proxy.facts import Unusable, stores
 from cio_proxy.model import FactStore, Paced, Settings, Sink
 from cio_proxy.pacing import Pacing
@@ -100,6 +100,7 @@ class Proxy:
             self.store,
             (self.metrics, self.coverage, self.journal, self._shown or self._console()),
             pacing=self.pacing,
+            looks=LOOKS,
             watchdog=watchdog,
             error=self._part_error,
             degraded=self.metrics.degraded,

@@ -8,7 +8,8 @@ The order is proven by what follows: a first identify whose `created_at` is not 
 that the person was new, if the proxy was there to see it; a first identify within five minutes after an
 event named like a sign-up says nearly as much. Two requests on different connections that arrive within
 the grace window may have overtaken each other and prove nothing. With `people: complete` an unknown
-person is unknown.
+person is unknown; the identify may still be on its way, so an event that would be refused waits for it for a third of a
+second, and one that is only reported is looked at again once it has its answer.
 
 The order alone says little of one person, who may be known to Customer.io for years. It says more of many:
 where hardly anybody is identified first, the integration sends the event first. People are counted whose first
@@ -187,6 +188,7 @@ def _unknown_person(call: Call, known: Known) -> Iterator[Finding]:
         fix=FIX,
         confidence="certain",
         name=call.name,
+        early=True,
     )
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from cio_proxy.audit import Engine, sealed_with
-from cio_proxy.drivers import Auditor
+from cio_proxy.drivers import LOOKS, Auditor
 from cio_proxy.facts import patient, stores
-from cio_proxy.model import Exchange, FactStore, RuleSettings, Settings
+from cio_proxy.model import Enforcement, Exchange, FactStore, RuleSettings, Settings
 from cio_proxy.rules import RULES
 
 from ..conftest import Collected  # noqa: TID252 (tests are no package)
@@ -31,17 +31,18 @@ SETTINGS = Settings(
 class Replica:
     """An auditor with a store, and what it says of itself. Its clock moves a second with each exchange."""
 
-    def __init__(self, where: FactStore, now: float = 1.75e9) -> None:
+    def __init__(self, where: FactStore, now: float = 1.75e9, settings: Settings = SETTINGS) -> None:
         self.now = now
         self.errors = 0
         self.degraded: set[str] = set()
         self.sink = Collected()
         self.store = stores.opened(where, 10_000, self._lost)
         self.auditor = Auditor(
-            Engine(SETTINGS, RULES, sealed_with(b"k" * 32)),
+            Engine(settings, RULES, sealed_with(b"k" * 32)),
             self.store,
             [self.sink],
             lambda: self.now,
+            looks=LOOKS,
             error=self._failed,
             degraded=lambda part, on: self.degraded.add(part) if on else self.degraded.discard(part),
         )
@@ -191,6 +192,40 @@ async def test_an_event_that_races_its_identify_on_another_replica_is_never_refu
         passed, _ = await asyncio.gather(other.passes(EVENT, person), one.auditor.answered(audit, 200, b"{}"))
         assert passed, person
     assert not await other.passes(EVENT, 999)
+    await asyncio.gather(one.store.close(), other.store.close())
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("enforcement", ["enforce", "observe"])
+async def test_an_event_that_overtakes_its_identify_is_neither_refused_nor_reported(
+    enforcement: Enforcement, redis: str
+) -> None:
+    pytest.importorskip("redis")
+    servers.said(int(redis.rpartition(":")[2]), "FLUSHALL")
+    settings = replace(SETTINGS, enforcement=enforcement)
+    one, other = (Replica(FactStore("redis", redis), settings=settings) for _ in range(2))
+    await asyncio.gather(one.beat(), other.beat())
+
+    async def meanwhile(person: int) -> None:
+        """Begins while the event is looked at, and is answered after it."""
+        audit = await one.auditor.begin(replace(IDENTIFY, at=one.now, target=b"/api/v1/customers/%d" % person))
+        await one.auditor.answered(audit, 200, b"{}")
+
+    for person in range(50):
+        one.now = other.now = one.now + 1
+        target = b"/api/v1/customers/%d/events" % person
+        event = asyncio.create_task(other.auditor.begin(replace(EVENT, at=one.now, target=target)))
+        await asyncio.sleep(0)  # it is on its way to the store
+        identify = asyncio.create_task(meanwhile(person))
+        audit = await event
+        await asyncio.sleep(0.005)  # what an upstream takes at least
+        await other.auditor.answered(audit, 200, b"{}")
+        await identify
+        assert audit.verdict.refusal is None
+        assert other.sink.findings == []
+    audit = await other.auditor.begin(replace(EVENT, at=one.now, target=b"/api/v1/customers/999/events"))
+    await other.auditor.answered(audit, 200, b"{}")
+    assert [finding.rule for finding in other.sink.findings] == ["track-before-identify"]
     await asyncio.gather(one.store.close(), other.store.close())
 
 

@@ -93,7 +93,8 @@ async def test_it_refuses_where_the_configuration_says_so(tmp_path: Path) -> Non
 
 async def test_it_keeps_facts_where_the_configuration_says_so(tmp_path: Path) -> None:
     where = tmp_path / "facts.sqlite"
-    options = {"facts": f"sqlite:{where}", "people": "complete"}
+    block = {"enforcement": "enforce", "rules": {"track-before-identify": {"action": "block"}}}
+    options: dict[str, Any] = {"facts": f"sqlite:{where}", "people": "complete", **block}
     event = request("POST", "/api/v1/customers/42/events", b'{"name": "order_placed"}')
     async with upstream() as raw:
         async with running(tmp_path, "--mode", f"reverse:{raw.url}", **options) as port:
