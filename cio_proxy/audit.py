@@ -469,15 +469,15 @@ class Engine:
         for part in () if opened.moot else opened.parts:
             call, learned = part.call, []
             taught: Sequence[Taught] = ()
-            if part.learned and outcome.of(call) != "refused":
-                if outcome.kind == "accepted":
-                    taught = self._taught(part, opened)
-                else:
-                    learned = self._learned(part.plan, call, outcome)
+            ended = outcome.of(call)
+            if ended.kind == "accepted":
+                taught = self._taught(part, opened)
+            elif ended.kind == "unknown" and part.learned:
+                learned = self._learned(part.plan, call, ended)
             for rule, review, params in part.plan.review:
                 known.params = params
                 try:
-                    if results := review(call, outcome, known):
+                    if results := review(call, ended, known):
                         told = self._take(results, rule, call, opened, findings, known, late=True)
                         learned += [(subject(fact.key[1:]), fact, rule) for fact in told]
                 except (Exception, Overdue) as error:

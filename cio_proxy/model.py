@@ -228,9 +228,9 @@ class Outcome(NamedTuple):
     waits: tuple[Waits, ...] = ()
     """What the latency probe has come to know by this answer of the app's."""
 
-    def of(self, call: Call) -> OutcomeKind:
+    def of(self, call: Call) -> Outcome:
         """The outcome of one call of the exchange."""
-        return "refused" if call.item in self.refused_items else self.kind
+        return self._replace(kind="refused") if call.item in self.refused_items else self
 
 
 # --- what it said ------------------------------------------------------------------------------
