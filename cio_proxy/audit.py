@@ -701,8 +701,7 @@ def _news(taught: Iterable[Taught], opened: Opened) -> list[Fact]:
     news: list[Fact] = []
     records, at = opened.reading.records, opened.exchange.at
     for subject, kind, value, ttl in taught:
-        record = records.get(subject)
-        if record is not None and (kept := record.get(kind)) is not None:
+        if (kept := records.get(subject, NOTHING).get(kind)) is not None:
             old, expiry = kept
             if type(old) is type(value) and expiry - at >= FRESH * ttl and not old.lacks(value):  # type: ignore[arg-type]
                 continue
