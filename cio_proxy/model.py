@@ -431,6 +431,13 @@ class Call(Made):
         sent = self.document.raw if self.item is None else repr(self.body).encode("utf-8", "surrogatepass")
         return blake2b(sent, digest_size=16).hexdigest()
 
+    @once
+    def state(self) -> str:
+        """A hash of all that an identify says but for its time."""
+        attributes = {name: value for name, value in self.attributes.items() if name != "_timestamp"}
+        said = repr((tuple(self.person), attributes, self.body.get("cio_relationships")))
+        return blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
 
 class Form(NamedTuple):
     """How a call is built, without any value that is in it: an app sends many calls of few forms."""
