@@ -472,15 +472,15 @@ class Engine:
         for part in () if opened.moot else opened.parts:
             call, learned = part.call, []
             taught: Sequence[Taught] = ()
-            if part.learned and outcome.of(call) != "refused":
-                if outcome.kind == "accepted":
-                    taught = self._taught(part, opened)
-                else:
-                    learned = self._learned(part.plan, call, outcome)
+            ended = outcome.of(call)
+            if ended.kind == "accepted":
+                taught = self._taught(part, opened)
+            elif ended.kind == "unknown" and part.learned:
+                learned = self._learned(part.plan, call, ended)
             for rule, review, params in part.plan.review:
                 known.params = params
                 try:
-                    if results := review(call, outcome, known):
+                    if results := review(call, ended, known):
                         told = self._take(results, rule, call, opened, findings, known, late=True)
                         learned += [(subject(fact.key[1:]), fact, rule) for fact in told]
                 except (Exception, Overdue) as error:
@@ -704,8 +704,7 @@ def _news(taught: Iterable[Taught], opened: Opened) -> list[Fact]:
     news: list[Fact] = []
     records, at = opened.reading.records, opened.exchange.at
     for subject, kind, value, ttl in taught:
-        record = records.get(subject)
-        if record is not None and (kept := record.get(kind)) is not None:
+        if (kept := records.get(subject, NOTHING).get(kind)) is not None:
             old, expiry = kept
             if type(old) is type(value) and expiry - at >= FRESH * ttl and not old.lacks(value):  # type: ignore[arg-type]
                 continue

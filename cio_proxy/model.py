@@ -228,9 +228,9 @@ class Outcome(NamedTuple):
     waits: tuple[Waits, ...] = ()
     """What the latency probe has come to know by this answer of the app's."""
 
-    def of(self, call: Call) -> OutcomeKind:
+    def of(self, call: Call) -> Outcome:
         """The outcome of one call of the exchange."""
-        return "refused" if call.item in self.refused_items else self.kind
+        return self._replace(kind="refused") if call.item in self.refused_items else self
 
 
 # --- what it said ------------------------------------------------------------------------------
@@ -434,6 +434,13 @@ class Call(Made):
         """A hash of this call's JSON: of its bytes as sent, or of what was read of one item of a batch."""
         sent = self.document.raw if self.item is None else repr(self.body).encode("utf-8", "surrogatepass")
         return blake2b(sent, digest_size=16).hexdigest()
+
+    @once
+    def state(self) -> str:
+        """A hash of all that an identify says but for its time."""
+        attributes = {name: value for name, value in self.attributes.items() if name != "_timestamp"}
+        said = repr((tuple(self.person), attributes, self.body.get("cio_relationships")))
+        return blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 class Form(NamedTuple):

@@ -322,15 +322,14 @@ def replaced_by(text: str, found: list[Part], word: Callable[[Part], str]) -> st
     return "".join([*pieces, text[at:]])
 
 
+NUMBER: Final = int | float
+
+
 def number_of(value: object) -> float | int | None:
     """The number that a JSON value holds, also as a text of digits; None for anything else."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        return value
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 25:
-        return int(value)
-    return None
+    if type(value) is str:
+        return int(value) if value.isascii() and value.isdigit() and len(value) <= 25 else None
+    return value if isinstance(value, NUMBER) and not isinstance(value, bool) else None
 
 
 def unit(number: float) -> Unit | None:
@@ -361,6 +360,8 @@ def year_of(seconds: float) -> int:
 
 def moment(value: object) -> float | None:
     """The Unix time in seconds that a JSON value tells: a number in any unit, or a text in ISO 8601; else None."""
+    if value is None:
+        return None
     number = number_of(value)
     if number is not None:
         found = unit(number)

@@ -136,10 +136,14 @@ class MemoryStore:
         """There is nothing to write."""
 
     def _living(self, subject: Subject, row: _Row, now: float) -> Record:
-        for kind in [kind for kind, kept in row.items() if kept.expiry <= now]:
-            self._drop(Key(kind, *subject))
-        row = self._records.get(subject, EMPTY)
-        row.earliest = min((kept.expiry for kept in row.values()), default=row.earliest)
+        living = {kind: kept for kind, kept in row.items() if kept.expiry > now}
+        self._count -= len(row) - len(living)
+        for kind in row.keys() - living.keys():
+            self._kinds[kind] -= 1
+        if not living:
+            del self._records[subject]
+            return EMPTY
+        row = self._records[subject] = _row(living, min([kept.expiry for kept in living.values()]))
         return row
 
     def _in_flight(self, subjects: Collection[Subject], now: float) -> frozenset[Key]:

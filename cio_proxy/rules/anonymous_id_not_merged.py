@@ -99,7 +99,7 @@ def _visit(call: Call, anonymous: str, ttl: float) -> Iterator[Fact]:
 def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Fact]:
     """The first visitor, and the first one after a window is over, begins a window; then people are counted too."""
     anonymous, is_identify = call.person.anonymous, call.kind == "identify"
-    if bool(anonymous) is is_identify or (anonymous and call.identifiers) or outcome.of(call) != "accepted":
+    if bool(anonymous) is is_identify or (anonymous and call.identifiers) or outcome.kind != "accepted":
         return ()
     return _counted(call, known)
 

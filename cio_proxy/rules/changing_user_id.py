@@ -126,7 +126,7 @@ def _taught(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator
 def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Fact]:
     """How an id is written; whose address changed: who has it next has not their id; which ids it is used with."""
     id = call.person.id
-    if call.kind != "identify" or id is None or outcome.of(call) == "refused":
+    if call.kind != "identify" or id is None or outcome.kind == "refused":
         return ()
     return _written(call, id, outcome, known)
 
@@ -140,12 +140,12 @@ def _written(call: Call, id: str, outcome: Outcome, known: Known) -> Iterator[Fa
             yield Fact(_addresses(call), Sample(MOST, plain=frozenset({email})), ttl)
             if addresses is not None:
                 yield Fact(_gone(call), Sample(GONE, plain=frozenset({_name(id)})), ttl)
-    if outcome.of(call) == "accepted" and not id.isdecimal():
+    if outcome.kind == "accepted" and not id.isdecimal():
         spellings = known.sample(_spellings(call))
         if spellings is None or known.member(id) not in spellings.hashes:
             yield Fact(_spellings(call), Sample(MOST, plain=frozenset({id})), ttl)
     ids_of = _ids_of(call)
-    if ids_of is not None and outcome.of(call) == "accepted" and not call.updates_only:
+    if ids_of is not None and outcome.kind == "accepted" and not call.updates_only:
         yield from _followed(call, id, ids_of, known)
 
 

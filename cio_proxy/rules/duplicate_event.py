@@ -86,7 +86,7 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
 
 def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Finding]:
     """The same event in an earlier exchange; both have been accepted by now."""
-    return _judge(call, known, same_exchange=False) if outcome.of(call) == "accepted" else ()
+    return _judge(call, known, same_exchange=False) if outcome.kind == "accepted" else ()
 
 
 def _judge(call: Call, known: Known, *, same_exchange: bool) -> Iterable[Finding]:

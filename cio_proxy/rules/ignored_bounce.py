@@ -129,7 +129,7 @@ def _taught(call: Call, workspace: str, is_sure: bool, window: float) -> Iterato
 def review(call: Call, outcome: Outcome, known: Known) -> Iterator[Fact]:
     """That an address is in use after all or was replaced, and what was told of already."""
     workspace = call.joined
-    if workspace is None or outcome.of(call) == "refused":
+    if workspace is None or outcome.kind == "refused":
         return
     span = Span(call.at, call.at)
     if call.kind == "webhook_metric":

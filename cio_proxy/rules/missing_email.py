@@ -130,7 +130,7 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[F
 
 def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Fact]:
     """That the address of a new person followed."""
-    if call.kind != "identify" or call.person.email is None or outcome.of(call) != "accepted":
+    if call.kind != "identify" or call.person.email is None or outcome.kind != "accepted":
         return ()
     for identifier in call.identifiers:
         made = known.span(Key(IDENTIFIED, call.workspace, identifier))

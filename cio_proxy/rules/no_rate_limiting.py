@@ -151,11 +151,11 @@ def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Finding | Fac
 
 
 def _rated(call: Call, counted: Counted, known: Known) -> Iterator[Finding | Fact]:
+    if not counted.tells:
+        return
     key = _key(call, counted.group)
     latest = known.groups(key)
-    if latest is None:
-        return
-    if not counted.tells or (counted.group != "trigger" and _is_low(latest, counted)):
+    if latest is None or (counted.group != "trigger" and _is_low(latest, counted)):
         return
     told = key._replace(kind="rate-told")
     finding = _judged(call, counted, latest, known)

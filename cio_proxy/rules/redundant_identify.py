@@ -19,7 +19,6 @@ See https://docs.customer.io/integrations/api/track/ (identify)
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from hashlib import blake2b
 from typing import Any
 
 from cio_proxy.heartbeats import NAMES, is_heartbeat
@@ -53,7 +52,7 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[F
     key = _key(call)
     if key is None or outcome.kind != "accepted":
         return ()
-    said = Sample(2, plain=frozenset((digest(call),)))  # two that came at once may say two things
+    said = Sample(2, plain=frozenset((call.state,)))  # two that came at once may say two things
     return (Fact(key, Groups(max(1, params["times"] - 1), {place_label(call.at, call.item): said}), params["window"]),)
 
 
@@ -68,7 +67,7 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
 
 def _again(call: Call, latest: Mapping[str, Sample], known: Known) -> Iterator[Finding]:
     params = known.params
-    same = (known.member(digest(call)),)
+    same = (known.member(call.state),)
     first = min(map(moment_of, latest))
     if call.at - first > params["window"] or any(said.hashes != same for said in latest.values()):
         return
@@ -90,13 +89,6 @@ def _again(call: Call, latest: Mapping[str, Sample], known: Known) -> Iterator[F
 def _key(call: Call) -> Key | None:
     person = call.subject
     return None if person is None else call.key("identify-latest", person)
-
-
-def digest(call: Call) -> str:
-    """Everything that an identify says but for its time, as one short text."""
-    attributes = {name: value for name, value in call.attributes.items() if name != "_timestamp"}
-    said = repr((call.person, attributes, call.body.get("cio_relationships")))
-    return blake2b(said.encode(), digest_size=16).hexdigest()
 
 
 def _span(seconds: float) -> str:

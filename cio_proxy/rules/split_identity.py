@@ -84,7 +84,7 @@ def _judge(call: Call, known: Known) -> Iterator[Finding]:
 def review(call: Call, outcome: Outcome, known: Known) -> Iterator[Fact]:
     """Who was identified first by one identifier alone, who was made so, and who was joined after that."""
     identifiers = (*call.identifiers, *call.merged.identifiers())
-    if not identifiers or outcome.of(call) == "refused":
+    if not identifiers or outcome.kind == "refused":
         return
     ttl = known.params["remember"]
     new = [each for each in identifiers if known.span(call.key(IDENTIFIED, each)) is None]
@@ -92,7 +92,7 @@ def review(call: Call, outcome: Outcome, known: Known) -> Iterator[Fact]:
         if new or any(known.span(call.key("alone", each)) for each in identifiers):
             seen = Span(call.at, call.at)
             yield from (Fact(call.key("joined-identity", each), seen, ttl) for each in identifiers)
-    elif new and call.kind == "identify" and outcome.of(call) == "accepted" and not call.updates_only:
+    elif new and call.kind == "identify" and outcome.kind == "accepted" and not call.updates_only:
         yield Fact(call.key("alone", new[0]), call.seen, ttl)
         created_at = created(call.attributes)
         if created_at is not None and abs(call.at - created_at) <= known.params["new_within"]:

@@ -139,7 +139,7 @@ def needs(call: Call, people: People) -> Iterable[Key]:
 
 def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Fact]:
     """In which order the two calls of this person came, once the second one was accepted."""
-    if not call.identifiers or outcome.of(call) != "accepted":
+    if not call.identifiers or outcome.kind != "accepted":
         return ()
     if call.kind == "event":
         for identifier in call.identifiers:

@@ -105,7 +105,7 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[F
     """What an identify said, among the latest of the person."""
     if call.kind != "identify" or outcome.kind != "accepted" or call.subject is None or (at := sent_at(call)) is None:
         return ()
-    said = Sample(4, plain=frozenset((everything(call), lasting(call))))  # two that came at once may say two things
+    said = Sample(4, plain=frozenset((call.state, lasting(call))))  # two that came at once may say two things
     latest = Groups(max(1, params["times"] - 1), {place_label(at, call.item): said})
     return (Fact(Key(LATEST, call.workspace, call.subject), latest, max(params["within"], params["follows"])),)
 
@@ -120,7 +120,7 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
 
 def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Fact]:
     """Who is identified without news; and, once there are events about updates, what they follow."""
-    if outcome.of(call) == "refused":
+    if outcome.kind == "refused":
         return ()
     return _of_identify(call, known) if call.kind == "identify" else _of_event(call, known) if is_update(call) else ()
 
@@ -136,7 +136,7 @@ def churn(call: Call, known: Known) -> float | None:
     if latest is None or len(latest.samples) < known.params["times"] - 1:
         return None
     span = at - min(map(moment_of, latest.samples))
-    same, all_same = known.member(lasting(call)), known.member(everything(call))
+    same, all_same = known.member(lasting(call)), known.member(call.state)
     if not 0 <= span <= known.params["within"] or any(same not in said.hashes for said in latest.samples.values()):
         return None
     if all_same in latest.samples[min(latest.samples)].hashes:
@@ -180,19 +180,11 @@ def is_lasting(name: str, value: Json) -> bool:
     return value is not None and not is_number and moment(value) is None
 
 
-def everything(call: Call) -> str:
-    """All that an identify says but for its time."""
-    return _digest("all", call, {name: value for name, value in call.attributes.items() if name != "_timestamp"})
-
-
 def lasting(call: Call) -> str:
     """What an identify says that lasts."""
-    return _digest("lasting", call, {n: value for n, value in call.attributes.items() if is_lasting(n, value)})
-
-
-def _digest(what: str, call: Call, attributes: Mapping[str, Json]) -> str:
-    said = repr((what, call.person, attributes, call.body.get("cio_relationships")))
-    return blake2b(said.encode(), digest_size=16).hexdigest()
+    attributes = {name: value for name, value in call.attributes.items() if is_lasting(name, value)}
+    said = repr(("lasting", tuple(call.person), attributes, call.body.get("cio_relationships")))
+    return blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 # --- an event after every identify -----------------------------------------------------------------
