@@ -92,7 +92,7 @@ def _of_webhook(call: Call, window: float) -> Iterator[Fact]:
     kind = COUNTS.get(call.name or "") if call.body.get("object_type") == "email" else None
     if kind is None or not _counts(call):
         return
-    mail = call.data.get("delivery_id") or call.body.get("event_id") or call.exchange.id
+    mail = call.data.get("delivery_id") or call.exchange.id
     yield Fact(_of_day(call, kind), Sample(COUNTED, plain=frozenset({str(mail)})), RETRIED)
     if call.name != "spammed":
         return
