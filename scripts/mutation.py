@@ -47,7 +47,7 @@ ROOT: Final = Path(__file__).parents[1]
 TEXTS: Final = ("recognise.py", "mail.py", "bounces.py", "heartbeats.py")
 """What rules read texts with."""
 LISTED: Final = ROOT / "tests" / "mutants.txt"
-SECONDS: Final = 20
+SECONDS: Final = 10
 """How many seconds of processor time the tests may take of a mutant, which counts as noticed then."""
 WAITING: Final = 10 * SECONDS
 """How many seconds of any kind: for a mutant that waits for something that never comes."""
