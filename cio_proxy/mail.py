@@ -76,16 +76,16 @@ WORDS: Final[Mapping[str, str]] = {
 
 def folded(text: str) -> str:
     """A text as it is compared: lower case, no accents, single spaces, nothing that is not seen."""
-    if not text.isascii():
-        text = unicodedata.normalize("NFKD", text)[: 2 * LIMIT].translate(_UNSEEN)
-    return " ".join(text.lower().split())
+    return " ".join(_plain(text).lower().split())
 
 
-_UNSEEN: Final = {
-    code: None for code in range(0x10000) if unicodedata.category(chr(code)) in ("Mn", "Cf") and code != 0x3099
-}
-"""Accents, and what is written to break words or not to; but for what makes one Japanese letter another."""
-_WAYS: Final = tuple(dict.fromkeys(folded(word) for each in WORDS.values() for word in each.split("|")))
+def _plain(text: str) -> str:
+    return text if text.isascii() else unicodedata.normalize("NFKD", text)[: 2 * LIMIT].translate(_UNSEEN)
+
+
+_UNSEEN: Final = {code: None for code in range(0x10000) if unicodedata.category(chr(code)) in ("Mn", "Cf")}
+"""Accents, and what is written to break words or not to."""
+_WAYS: Final = tuple(dict.fromkeys(_plain(word) for each in WORDS.values() for word in each.split("|")))
 _LIQUID = re.compile(r"\{\{\{?([^{}]{0,300})\}\}|\{%([^{}%]{0,300})%\}")
 _WORD = re.compile(r"[a-z]+")
 _PIECES: Final = frozenset(
@@ -94,7 +94,7 @@ _PIECES: Final = frozenset(
 """What a variable is called that holds a piece of a mail."""
 _INCLUDING: Final = frozenset(("include", "render", "layout", "block"))
 _COMPONENT = re.compile(r"(?!mj-(?!include)|amp-)[a-z][a-z0-9]*-")
-_LANGUAGE = re.compile(r"<html\b[^<>]{0,400}?\blang\s*=\s*[\"']?([A-Za-z]{2,3})\b", re.IGNORECASE)
+_LANGUAGE = re.compile(r"<html\b[^<>]{0,400}?\blang\s*=\s*[\"']?([a-z]{2,3})\b", re.IGNORECASE)
 _CONTACT = re.compile(r"@|https?:|www\.|\bhref\b|\{[{%]", re.IGNORECASE)
 _COMMENT = re.compile(r"\{%-? {0,3}comment {0,3}-?%\}")
 _ENDCOMMENT = re.compile(r"\{%-? {0,3}endcomment {0,3}-?%\}")

@@ -47,10 +47,15 @@ ROOT: Final = Path(__file__).parents[1]
 TEXTS: Final = ("recognise.py", "mail.py", "bounces.py", "heartbeats.py")
 """What rules read texts with."""
 LISTED: Final = ROOT / "tests" / "mutants.txt"
-SECONDS: Final = 20
-"""How long the tests may take of a mutant, which counts as noticed then."""
-SLOW: Final = 0.15
-"""Tests that take longer, since they are about time or about very much input, are left out."""
+SECONDS: Final = 10
+"""How many seconds of processor time the tests may take of a mutant, which counts as noticed then."""
+WAITING: Final = 10 * SECONDS
+"""How many seconds of any kind: for a mutant that waits for something that never comes."""
+SLOW: Final = 1.0
+"""Tests that take more seconds of processor time, being about very much input, are left out, and named.
+
+Processor time, since what else the machine does must not decide which tests there are.
+"""
 MEMORY: Final = 4 * 1024**3
 
 
@@ -310,7 +315,10 @@ class Mutation:
         name = file.relative_to(ROOT).as_posix()
         live = sys.modules[name.removesuffix("/__init__.py").removesuffix(".py").replace("/", ".")]
         text = file.read_text()
-        items = [item for item in items if self.is_quick(live, text, item)]
+        took = {item: self.seconds_of(live, text, item) for item in items}
+        if slow := [item.name for item in items if took[item] > SLOW]:
+            print(f"{name}: {len(slow)} of {len(items)} tests are left out as slow: {', '.join(slow)}", flush=True)
+        items = sorted((item for item in items if took[item] <= SLOW), key=lambda item: took[item])
         if failed := self.outcome_of(live, text, items):
             sys.exit(f"{failed} fails without a mutant ({name})")
         tally = Tally(name, 0, 0, [], 0.0)
@@ -330,11 +338,12 @@ class Mutation:
         tally.seconds = time.monotonic() - started
         return tally
 
-    def is_quick(self, live: ModuleType, text: str, item: pytest.Function) -> bool:
-        """Whether a test is one to run thousands of times."""
-        started = time.monotonic()
+    def seconds_of(self, live: ModuleType, text: str, item: pytest.Function) -> float:
+        """How much processor time a test takes."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         self.outcome_of(live, text, [item])
-        return time.monotonic() - started < SLOW
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     def outcome_of(self, live: ModuleType, code: str, items: list[pytest.Function]) -> str:
         """The test that fails with this text of the module, or nothing."""
@@ -344,14 +353,14 @@ class Mutation:
     def outcomes(
         self, live: ModuleType, mutants: Iterable[Mutant], items: list[pytest.Function]
     ) -> Iterator[tuple[Mutant, str]]:
-        """Each mutant with the test that notices it, or with nothing. Those that noticed most go first."""
+        """Each mutant with the test that notices it, or with nothing. Those that noticed last go first."""
         waiting, running = iter(mutants), selectors.DefaultSelector()
         order = {item.nodeid: at for at, item in enumerate(items)}
         while True:
             while len(running.get_map()) < self.jobs and (mutant := next(waiting, None)) is not None:
                 items = sorted(items, key=lambda item: order[item.nodeid])
                 reading, pid = self.forked(live, mutant, items)
-                running.register(reading, selectors.EVENT_READ, (mutant, pid, time.monotonic() + SECONDS))
+                running.register(reading, selectors.EVENT_READ, (mutant, pid, time.monotonic() + WAITING))
             if not running.get_map():
                 return
             ready = [key for key, _ in running.select(timeout=0.5)]
@@ -378,6 +387,7 @@ class Mutation:
         try:
             gc.disable()
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+            resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
             os.close(reading)
             try:
                 put_in_place(live, mutant.code)

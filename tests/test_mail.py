@@ -182,6 +182,7 @@ def test_a_word_for_leaving_is_a_way_out_as_people_write_it(language: str, writt
         "ｕｎｓｕｂｓｃｒｉｂｅ",
         "<!--[if mso]><a href='#'>Unsubscribe</a><![endif]-->",
         "<!-- a --> Unsubscribe",
+        "<!---->Unsubscribe",
         "<style>a{}</style> Unsubscribe",
         "<SCRIPT>a</SCRIPT> Unsubscribe",
         "a < b Unsubscribe",
@@ -213,6 +214,7 @@ def test_ways_out(content: str) -> None:
         "<mj-text>Hi</mj-text><amp-img></amp-img><o:p></o:p>",
         "{{ event.bodyguard }} {{ event.name | footer }}",
         "{% if event.include %}",
+        "{% if include %}",
         "a <b",
     ],
 )
@@ -288,6 +290,7 @@ def test_a_layout_without_its_content() -> None:
 
 def test_comments_of_liquid() -> None:
     assert without_liquid_comments("a{% comment %}b{% endcomment %}c{%comment%}d{%endcomment%}e") == "ace"
+    assert without_liquid_comments("a{% comment %}b{% endcomment %}c{% comment %}d") == "ac"
     assert without_liquid_comments("a comment b") == "a comment b"
 
 

@@ -50,7 +50,7 @@ def review(call: Call, outcome: Outcome, known: Known) -> Iterator[Finding | Una
     for waits in outcome.waits:
         if waits.held:
             least = difference(waits)
-            if least >= known.params["effect"] / 100:
+            if least > known.params["effect"] / 100:
                 yield _proved(waits)
         elif not waits.traced:
             yield Unavailable("nothing was held back, and no trace tells which request a call is part of")

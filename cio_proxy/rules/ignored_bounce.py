@@ -92,7 +92,7 @@ def check(call: Call, known: Known) -> Iterable[Finding | Unavailable]:
         return _unable(call)
     if call.joined is None:
         return (Unavailable(NOWHERE),) if call.kind == "send_message" else ()
-    return [_finding(call, *each) for each in _ignored(call, known)]
+    return [_finding(call, *each) for each in _ignored(call, call.joined, known)]
 
 
 def _unable(call: Call) -> Iterable[Unavailable]:
@@ -122,7 +122,7 @@ def _taught(call: Call, workspace: str, is_sure: bool, window: float) -> Iterato
         return
     reactions = (*subjects, f"delivery:{call.data.get('delivery_id')}")
     watch = (*(Key(REACTED, workspace, subject) for subject in reactions), Key(TOLD, workspace, subjects[0]))
-    deadline = Deadline(call.at + window, RULE.id, watch, _unanswered(call))
+    deadline = Deadline(call.at + window, RULE.id, watch, _unanswered())
     yield Fact(Key(RULE.id, workspace, subjects[0]), deadline, window + DAY)
 
 
@@ -142,7 +142,7 @@ def review(call: Call, outcome: Outcome, known: Known) -> Iterator[Fact]:
     if call.kind == "identify":
         for subject in _replaced(call, workspace, known):
             yield Fact(Key(REACTED, workspace, subject), span, REMEMBERED + 10 * DAY)
-    for address, _ in _ignored(call, known):
+    for address, _ in _ignored(call, workspace, known):
         yield Fact(Key(TOLD, workspace, _at(address)), span, REMEMBERED)
 
 
@@ -155,11 +155,8 @@ def due(deadline: Deadline, known: Known) -> Iterator[Finding]:
     yield deadline.seed
 
 
-def _ignored(call: Call, known: Known) -> Iterator[tuple[str, Confidence]]:
+def _ignored(call: Call, workspace: str, known: Known) -> Iterator[tuple[str, Confidence]]:
     """The addresses that a call uses although mail to them came back, and nobody reacted."""
-    workspace = call.joined
-    if workspace is None or (call.kind == "identify" and not call.attributes.get("email")):
-        return
     window, is_send = known.params["window"], call.kind == "send_message"
     for address in _addresses(call):
         bounced = known.span(Key(BOUNCED, workspace, _at(address)))
@@ -217,10 +214,9 @@ def _addresses(call: Call) -> Iterable[str]:
         return (call.person.email,) if isinstance(given, str) and given.lower() == call.person.email else ()
     if call.kind == "send_message":
         to = call.body.get("to") if call.endpoint == "/v1/send/email" else ""
-        to = call.person.email if to is None else to
     else:
-        to = call.data.get("recipient") if call.body.get("object_type") == "email" else None
-        to = call.person.email if to is None else to
+        to = call.data.get("recipient")
+    to = call.person.email if to is None else to
     return dict.fromkeys(_ADDRESS.findall(to[:5_000].lower())) if isinstance(to, str) else ()
 
 
@@ -228,7 +224,7 @@ def _at(address: str) -> str:
     return f"email:{address}"
 
 
-def _unanswered(call: Call) -> Finding:
+def _unanswered() -> Finding:
     return RULE.finding(
         "/data/failure_message",
         "mail to an address came back for good, and nothing was done about it",

@@ -182,7 +182,7 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
     if convention == "auto":
         convention = usual.name if usual else "any" if call.api == "pipelines" else "snake_case"
     if (word := normal(name)) and (other := _usual(call, name, word, known)):
-        is_better = convention == "any" or fits(other.name, convention) or not fits(name, convention)
+        is_better = fits(other.name, convention) or not fits(name, convention)
         return _respelled(call, name, other, is_better)
     if convention == "any" or fits(name, convention) or (call.api == "pipelines" and name in SPECIFIED):
         return ()

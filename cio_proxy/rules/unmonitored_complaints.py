@@ -74,7 +74,6 @@ FIX = (
 )
 NOWHERE = "which workspace a webhook is of is not known: name its signing key in `workspaces`"
 _READS = re.compile(rb"/(?:messages|metrics|exports/deliveries|esp)(?=[/?]|\Z)")
-_SPAM = re.compile(r"spam|complain", re.IGNORECASE)
 
 
 def check(call: Call, known: Known) -> Iterable[Unavailable]:
@@ -86,14 +85,14 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[F
     """What became of a mail, that somebody complained, what the app reads, and which webhooks it sets up."""
     if call.kind == "webhook_metric":
         return _of_webhook(call, params["window"])
-    return _of_app(call, outcome, params["window"]) if call.api == "app" else ()
+    return _of_app(call, outcome, params["window"])
 
 
 def _of_webhook(call: Call, window: float) -> Iterator[Fact]:
     kind = COUNTS.get(call.name or "") if call.body.get("object_type") == "email" else None
     if kind is None or not _counts(call):
         return
-    mail = call.data.get("delivery_id") or call.body.get("event_id") or call.exchange.id
+    mail = call.data.get("delivery_id") or call.exchange.id
     yield Fact(_of_day(call, kind), Sample(COUNTED, plain=frozenset({str(mail)})), RETRIED)
     if call.name != "spammed":
         return
@@ -113,7 +112,7 @@ def _of_app(call: Call, outcome: Outcome, window: float) -> Iterator[Fact]:
     elif method in ("POST", "PUT") and call.endpoint.startswith("/v1/reporting_webhooks"):
         events = call.body.get("events")
         names = [each for each in events if isinstance(each, str)] if isinstance(events, list) else []
-        if any(map(_SPAM.search, names)):
+        if any("spam" in each for each in names):
             yield Fact(_joined(call, COVERED), span, 30 * DAY)
         elif outcome.kind == "accepted" and not call.body.get("disabled") and any(map(_is_about_email, names)):
             watch = (_joined(call, COVERED), _joined(call, WATCHED))
@@ -191,8 +190,8 @@ def _count(call: Call, known: Known, metric: str) -> float:
 def _of_day(call: Call, kind: str) -> Key:
     at = call.body.get("timestamp")
     told = isinstance(at, int | float) and abs(call.at - at) < RETRIED
-    day = (at if told and isinstance(at, int | float) else call.at) // DAY
-    return Key(kind, call.workspace, f"mail of day {int(day)}")
+    day = int((at if told and isinstance(at, int | float) else call.at) / DAY)
+    return Key(kind, call.workspace, f"mail of day {day}")
 
 
 def _joined(call: Call, kind: str) -> Key:

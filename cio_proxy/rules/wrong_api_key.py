@@ -104,7 +104,8 @@ def _on_track(call: Call) -> Iterable[Finding]:
 @lru_cache(1_000)
 def is_of_track(scheme: str, secret: str, fault: str, owner: Api | None) -> bool:
     """Whether nothing speaks against credentials on the Track API."""
-    return scheme != "bearer" and not fault and owner in (None, "track_v1") and not _foreign_to_track(secret)
+    is_ours = owner == "track_v1" or (owner is None and not _foreign_to_track(secret))
+    return scheme != "bearer" and not fault and is_ours
 
 
 def _foreign_to_track(secret: str) -> str:
@@ -122,7 +123,7 @@ def _not_of_track(call: Call) -> Iterator[Finding]:
         yield _finding(call, "a Bearer token on the Track API, which takes HTTP Basic", "track", "certain", True)
     elif credentials.fault:
         yield _finding(call, f"the Basic credentials cannot be right: {credentials.fault}", "track", "certain", True)
-    elif owner and owner != "track_v1":
+    elif owner:
         yield _finding(call, f"{OWNERS[owner]} on the Track API", "track", "certain")
     elif shape := _foreign_to_track(credentials.secret):
         yield _finding(call, f"{shape} on the Track API", "track", "likely")
@@ -132,7 +133,9 @@ def _on_app(call: Call) -> Iterator[Finding]:
     credentials, owner = call.credentials, call.credentials.belongs_to
     if credentials.scheme == "basic":
         yield _finding(call, "HTTP Basic on the App API, which takes a Bearer App API key", "app", "certain")
-    elif owner and owner != "app":
+    elif owner == "app":
+        return
+    elif owner:
         yield _finding(call, f"{OWNERS[owner]} on the App API", "app", "certain")
     elif _HEX_20.match(credentials.secret):
         yield _finding(call, "a token of 20 characters, the shape of a Track key, on the App API", "app", "likely")

@@ -1,5 +1,8 @@
 """Bounces: which are for good, what counts as a reaction, and from when on a mail or an identify ignores one."""
 
+import base64
+import hashlib
+import hmac
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -8,14 +11,17 @@ import pytest
 
 from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.drivers import Recorded, audit_recorded
+from cio_proxy.facts import workspace
 from cio_proxy.facts.memory import MemoryStore
-from cio_proxy.model import Exchange, Finding, Json, RuleSettings, Settings
+from cio_proxy.model import Exchange, Finding, Json, RuleSettings, Settings, SigningKeys, WorkspaceSettings
 from cio_proxy.rules import RULES
 
 from .alone import BASIC, NOW
+from .alone import findings as alone
 
 HOUR, DAY = 3_600.0, 86_400.0
 RULE = "ignored-bounce"
+SITE = base64.b64decode(BASIC.removeprefix("Basic ")).decode().partition(":")[0]
 TRACK = "track.customer.io/api/v1/customers/42"
 GONE = "550 5.1.1 no such user"
 UNANSWERED = ("/data/failure_message", "likely")
@@ -55,14 +61,23 @@ async def findings(
     params: dict[str, Any] | None = None,
     status: Sequence[int] = (),
     store: MemoryStore | None = None,
+    shop: str = "",
+    unable: list[str] | None = None,
 ) -> list[Finding]:
-    """All that the rule says, after an identify that shows the Track site."""
-    recorded = []
+    """All that the rule says, after an identify that shows the Track site; `unable` is told what it cannot say.
+
+    `shop` is the name of the one workspace that is configured, if any, and the key that its webhooks are signed with.
+    """
+    recorded, reasons = [], [] if unable is None else unable
     for number, (at, method, url, body) in enumerate([put(-1, email="ada@example.com"), *sent]):
         host, slash, path = url.partition("/")
         is_webhook, is_app = method == "WEBHOOK", host.startswith("api.")
+        raw = b"" if body is None else json.dumps(body).encode()
+        signature = hmac.new(shop.encode(), b"v0:1:" + raw, hashlib.sha256).hexdigest().encode()
         header = (
-            (b"X-CIO-Signature", b"00") if is_webhook else (b"Authorization", b"Bearer k" if is_app else BASIC.encode())
+            (b"X-CIO-Signature", signature)
+            if is_webhook
+            else (b"Authorization", b"Bearer k" if is_app else BASIC.encode())
         )
         exchange = Exchange(
             id=f"{number:08x}",
@@ -70,18 +85,25 @@ async def findings(
             method="POST" if is_webhook else method,
             target=(slash + path).encode(),
             host=host,
-            headers=(header,),
-            body=b"" if body is None else json.dumps(body).encode(),
+            headers=(header, (b"X-CIO-Timestamp", b"1")),
+            body=raw,
             listener="inbound" if is_webhook else "outbound",
         )
         answered = status[number - 1] if 0 < number <= len(status) else 200
         recorded.append((exchange, Recorded(NOW + at, answered)))
     errors: list[object] = []
+    configured = WorkspaceSettings(
+        site_ids=(SITE,), app_keys=(hashlib.sha256(b"k").hexdigest(),), signing_key_file=SigningKeys("f", (shop,))
+    )
     engine = Engine(
-        Settings(rules={RULE: RuleSettings(report="possible", params=params or {})}),
+        Settings(
+            rules={RULE: RuleSettings(report="possible", params=params or {})},
+            workspaces={shop: configured} if shop else {},
+        ),
         tuple(each for each in RULES if each.info.id == RULE),
         sealed_with(b"k" * 32),
         rule_error=lambda *error: errors.append(error),
+        unable=lambda rule, reason: reasons.append(reason),
     )
     found = await audit_recorded(recorded, engine, end=NOW + end, store=store)
     assert errors == []
@@ -227,6 +249,10 @@ async def test_who_was_suppressed_before_the_webhook_came_needs_no_more() -> Non
     gone: Sent = (-HOUR, "POST", f"{TRACK}/suppress", None)
     assert await told((-0.5, *gone[1:]), webhook(2 * DAY - 60), end=9 * DAY) == []
     assert await told((-0.5, *gone[1:]), webhook(2 * DAY + 60), end=9 * DAY) == [UNANSWERED]
+    minute = -NOW % 60  # what was last seen is kept to the minute
+    just = ((minute, *gone[1:]), webhook(minute + 2 * DAY))
+    assert await told(*just, end=9 * DAY) == []
+    assert await told(*just, send(minute + 2 * DAY + HOUR, identifiers={"id": "42"}), end=9 * DAY) == []
 
 
 async def test_who_is_deleted_needs_no_reaction_and_may_not_be_written_to() -> None:
@@ -325,7 +351,8 @@ async def test_a_deadline_is_the_addresss_own() -> None:
     store = MemoryStore()
     await findings(webhook(0), webhook(1, recipient="bob@example.com", identifiers={"id": "43"}), end=0, store=store)
     assert len({key.subject async for key, _ in store.scan("ignored-bounce")}) == 2
-    assert len({key.workspace async for key, _ in store.scan("ignored-bounce")}) == 1
+    of = [{key.workspace async for key, _ in store.scan(kind)} for kind in ("ignored-bounce", "bounced")]
+    assert of[0] == of[1]
 
 
 async def test_a_mail_that_customer_io_refused_leaves_the_rest_to_be_told() -> None:
@@ -348,3 +375,89 @@ async def test_of_several_addresses_each_is_judged() -> None:
 
 async def test_mail_that_arrives_in_the_second_of_the_bounce_came_after_it() -> None:
     assert await told(webhook(0), webhook(5, "delivered", None, timestamp=NOW)) == []
+
+
+async def test_what_was_told_of_one_bounce_is_told_again_of_the_next() -> None:
+    sent = (webhook(0), send(1.9 * DAY), webhook(2.5 * DAY))
+    assert await told(*sent, end=9 * DAY) == [("/to", "certain"), UNANSWERED]
+
+
+async def test_an_identify_is_not_told_of_when_the_mail_that_was_comes_back() -> None:
+    minute = -NOW % 60
+    sent = (webhook(0), send(minute + HOUR), webhook(minute + HOUR), put(4 * DAY, email="ada@example.com"))
+    assert await told(*sent, end=9 * DAY) == [("/to", "certain")]
+
+
+async def test_with_a_workspace_that_is_configured_the_address_of_a_mail_is_looked_up_too() -> None:
+    assert await told(webhook(0), send(HOUR), end=DAY, shop="shop") == [("/to", "certain")]
+
+
+async def test_an_identify_by_pipelines_is_told_of_as_well() -> None:
+    body: Json = {"userId": "42", "traits": {"email": "ada@example.com"}}
+    again: Sent = (3 * DAY, "POST", "cdp.customer.io/v1/identify", body)
+    assert await told(webhook(0), again, end=9 * DAY) == [UNANSWERED, ("/traits/email", "certain")]
+
+
+async def test_who_is_named_by_the_address_is_not_given_it() -> None:
+    named: Sent = (3 * DAY, "PUT", "track.customer.io/api/v1/customers/ada@example.com", {"plan": "pro"})
+    assert await told(webhook(0), named, end=9 * DAY) == [UNANSWERED]
+
+
+@pytest.mark.parametrize("email", [5, None, [], {"a": 1}])
+async def test_an_address_that_is_no_text_is_no_other_address(email: Json) -> None:
+    assert len(await told(webhook(0), put(HOUR, email=email))) <= 1
+
+
+@pytest.mark.parametrize("timestamp", ["now", None, [], 9e14])
+async def test_mail_that_arrived_at_a_time_that_cannot_be_arrived_now(timestamp: Json) -> None:
+    assert await told(webhook(0), webhook(HOUR, "delivered", None, timestamp=timestamp)) == []
+
+
+@pytest.mark.parametrize(("lost", "found"), [(HOUR, []), (-2 * DAY, []), (-2 * DAY - 60, [("/to", "certain")])])
+async def test_where_a_reaction_may_have_been_forgotten_nothing_is_told(
+    lost: float, found: list[tuple[str, str]]
+) -> None:
+    store, minute = MemoryStore(), -NOW % 60
+    await findings(webhook(minute), end=0, store=store)
+    (of,) = {key.workspace async for key, _ in store.scan("bounced")}
+    await store.join_many([workspace.lost(of, NOW + minute + lost)], (), NOW + HOUR)
+    assert await told(send(2 * HOUR), end=DAY, store=store) == found
+
+
+NOWHERE = "which workspace a webhook or a send is of is not known: name its keys in `workspaces`"
+NO_CODE = "no SMTP code tells whether a bounce is for good"
+
+
+@pytest.mark.parametrize(
+    ("sent", "reasons"),
+    [
+        (webhook(0), []),
+        (webhook(0, failure="gone"), [NO_CODE]),
+        (webhook(0, failure=None), [NO_CODE]),
+        (webhook(0, "delivered", None), []),
+        (webhook(0, failure=None, object_type="sms"), []),
+        (send(0), []),
+    ],
+)
+async def test_without_a_code_it_says_that_it_cannot_tell(sent: Sent, reasons: list[str]) -> None:
+    unable: list[str] = []
+    await findings(sent, unable=unable)
+    assert unable == reasons
+
+
+@pytest.mark.parametrize(
+    ("sent", "reasons"),
+    [
+        (webhook(0), [NOWHERE]),
+        (webhook(0, "delivered"), []),
+        (send(0), [NOWHERE]),
+        ((0, "POST", "cdp.customer.io/v1/identify", {"userId": "42", "traits": {"email": "ada@example.com"}}), []),
+    ],
+)
+def test_without_a_track_site_it_says_that_it_cannot_tell(sent: Sent, reasons: list[str]) -> None:
+    unable: list[str] = []
+    _, method, url, body = sent
+    more: dict[str, Any] = {"listener": "inbound"} if method == "WEBHOOK" else {}
+    headers = {"X-CIO-Signature": "00"} if method == "WEBHOOK" else {}
+    assert alone(RULE, "POST", url, body, headers=headers, unable=unable, **more) == []
+    assert unable == reasons

@@ -6,7 +6,7 @@ from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.facts import Reading
 from cio_proxy.model import Exchange, RuleSettings, Settings
 from cio_proxy.rules import RULES
-from cio_proxy.rules.inconsistent_event_name import fits, is_snake_of_words, normal, style_of
+from cio_proxy.rules.inconsistent_event_name import fits, is_snake_of_words, normal, style_of, styles
 
 from .alone import NOW, findings, history, remembered, told
 
@@ -276,7 +276,17 @@ async def test_a_style_is_that_of_the_workspace_from_ten_names_and_eight_of_ten_
 
 async def test_names_that_differ_in_a_small_number_are_one_name_of_a_style() -> None:
     steps = [(f"stepDone{number}", 1, float(number)) for number in range(20)]
-    assert {message for message, _ in await said(*steps, convention="auto")} == {"the event name is not in snake_case"}
+    found = await said(*steps, convention="auto")
+    assert [message for message, _ in found] == ["the event name is not in snake_case"] * 20
+
+
+async def test_names_of_every_style_are_remembered() -> None:
+    names = ["order_placed", "ORDER_PLACED", "order-placed", "orderPlaced"]
+    names += ["OrderPlaced", "Order Placed", "Order placed", "order placed", "Order_Placed"]
+    kept = await remembered(RULE, *((0, "POST", URL, {"name": name}) for name in names))
+    ((_, seen),) = kept["event-styles"]
+    assert len(seen.samples) == 9
+    assert styles("a") != styles("b")
 
 
 async def test_no_style_is_learned_where_one_is_configured() -> None:
@@ -390,9 +400,9 @@ Video Playback Resumed, Video Playback Completed, Video Content Started, Video C
 
 @pytest.mark.parametrize("name", [" ".join(name.split()) for name in RECOMMENDED.split(",")])
 def test_a_name_of_a_specification_is_in_any_style_on_pipelines_alone(name: str) -> None:
-    settings = Settings(rules={"inconsistent-event-name": RuleSettings(params={"convention": "snake_case"})})
-    track = {"name": name}
-    url = "track.customer.io/api/v1/customers/42/events"
-    assert told("inconsistent-event-name", "POST", url, track, settings=settings) == [("/name", "likely")]
+    params = {"convention": "camelCase"}
+    assert told(RULE, "POST", URL, {"name": name}, params=params) == [("/name", "likely")]
     sent = {"userId": "42", "event": name}
-    assert told("inconsistent-event-name", "POST", "cdp.customer.io/v1/track", sent, settings=settings) == []
+    assert told(RULE, "POST", "cdp.customer.io/v1/track", sent, params=params) == []
+    respelled = {"userId": "42", "event": f"{name}!"}
+    assert told(RULE, "POST", "cdp.customer.io/v1/track", respelled, params=params) == [("/event", "likely")]

@@ -1,16 +1,20 @@
 """Complaints: who reacts to one, what rate of a day is too high, and which webhook leaves them out."""
 
+import hashlib
+import hmac
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.drivers import Recorded, audit_recorded
-from cio_proxy.model import Exchange, Finding, Json, RuleSettings, Settings
+from cio_proxy.model import Exchange, Finding, Json, RuleSettings, Settings, SigningKeys, WorkspaceSettings
 from cio_proxy.rules import RULES
 
 from .alone import BASIC, NOW
+from .alone import findings as alone
 
 HOUR, DAY = 3_600.0, 86_400.0
 RULE = "unmonitored-complaints"
@@ -44,13 +48,16 @@ def setup(at: float, events: Any, method: str = "POST", path: str = "", **more: 
 
 
 async def findings(
-    *sent: Sent, end: float = 3 * DAY, status: int = 200, sites: int = 1, **params: Any
+    *sent: Sent, end: float = 3 * DAY, status: int = 200, sites: int = 1, shops: Sequence[str] = (), **params: Any
 ) -> list[Finding]:
+    """What is found of requests. `shops` are the workspaces of webhooks, in turn: each has its name for a key."""
     recorded = []
-    calls: list[Sent] = [(-9, "PUT", "track.customer.io/api/v1/customers/1", {}) for _ in range(sites)]
+    calls: list[Sent] = [(-3 * DAY, "PUT", "track.customer.io/api/v1/customers/1", {}) for _ in range(sites)]
     for number, (at, method, url, body) in enumerate([*calls, *sent]):
         host, slash, path = url.partition("/")
-        headers = {"WEBHOOK": (b"X-CIO-Signature", b"00")}
+        raw = b"" if body is None else json.dumps(body).encode()
+        key = shops[number % len(shops)].encode() if shops else b""
+        signature = hmac.new(key, b"v0:1:" + raw, hashlib.sha256).hexdigest().encode() if shops else b"00"
         basic = BASIC if number == 0 or number >= sites else "Basic dHdvOmtleQ=="
         header = (b"Authorization", b"Bearer k" if host.startswith("api.") else basic.encode())
         exchange = Exchange(
@@ -59,14 +66,17 @@ async def findings(
             method="POST" if method == "WEBHOOK" else method,
             target=(slash + path).encode(),
             host=host,
-            headers=(headers.get(method, header),),
-            body=b"" if body is None else json.dumps(body).encode(),
+            headers=((b"X-CIO-Signature", signature), (b"X-CIO-Timestamp", b"1")) if method == "WEBHOOK" else (header,),
+            body=raw,
             listener="inbound" if method == "WEBHOOK" else "outbound",
         )
         recorded.append((exchange, Recorded(NOW + at, status if host.startswith("api.") else 200)))
     errors: list[object] = []
     engine = Engine(
-        Settings(rules={RULE: RuleSettings(report="possible", params=params)}),
+        Settings(
+            rules={RULE: RuleSettings(report="possible", params=params)},
+            workspaces={name: WorkspaceSettings(signing_key_file=SigningKeys("f", (name,))) for name in set(shops)},
+        ),
         tuple(each for each in RULES if each.info.id == RULE),
         sealed_with(b"k" * 32),
         rule_error=lambda *error: errors.append(error),
@@ -141,6 +151,40 @@ async def test_without_one_track_site_nobody_can_tell_but_for_the_rate() -> None
     assert rate == ["over 0.3 % of a day's mail was complained of"]
 
 
+def test_of_a_complaint_whose_workspace_is_not_known_it_says_so() -> None:
+    _, _, url, report = webhook(0)
+
+    def reasons(**parts: Json) -> list[str]:
+        unable: list[str] = []
+        body = report | parts if isinstance(report, dict) else {}
+        found = alone(RULE, "POST", url, body, headers={"X-CIO-Signature": "00"}, listener="inbound", unable=unable)
+        assert found == []
+        return unable
+
+    assert reasons() == ["which workspace a webhook is of is not known: name its signing key in `workspaces`"]
+    assert reasons(metric="opened") == reasons(object_type="sms") == []
+
+
+async def test_workspaces_are_apart() -> None:
+    same = [webhook(0), webhook(1)]
+    assert await told(*same, sites=0, shops=["a"]) == [UNANSWERED]
+    assert await told(*same, sites=0, shops=["a", "b"]) == [UNANSWERED] * 2
+    mail = [*many("delivered", 100), *many("spammed", 4)]
+    assert await told(*mail, sites=0, shops=["a"], end=HOUR, volume=100) == [WORST]
+    assert await told(*mail, sites=0, shops=["a", "b"], end=HOUR, volume=100) == []
+
+
+async def test_what_the_app_read_so_long_before_a_complaint_is_a_reaction() -> None:
+    minute = -NOW % 60  # what was last seen is kept to the minute
+    assert await told(watching(minute - 2 * DAY), webhook(minute)) == []
+    assert await told(watching(minute - 2 * DAY - 1), webhook(minute)) == [UNANSWERED]
+
+
+async def test_what_is_waited_for_is_not_forgotten_meanwhile() -> None:
+    assert await told(webhook(0), webhook(1.5 * DAY), end=2 * DAY) == [UNANSWERED]
+    assert await told(setup(0, BOUNCES), setup(1.5 * DAY, BOUNCES), end=2 * DAY) == [LEFT_OUT]
+
+
 WORST, WARNED = "over 0.3 % of a day's mail was complained of", "over 0.1 % of a day's mail was complained of"
 BACK = "over 5 % of a day's mail came back"
 
@@ -198,6 +242,8 @@ async def test_what_may_be_taken_later_has_not_come_back() -> None:
 
 async def test_a_day_is_that_of_the_webhook_and_each_mail_counts_once() -> None:
     day: Json = NOW - 3 * DAY
+    later = [*many("delivered", 100), *many("spammed", 4, at=HOUR)]
+    assert await told(*later, volume=100, end=2 * HOUR) == [WORST]
     late = [*many("delivered", 100, timestamp=day), *many("spammed", 4)]
     assert await told(*late, volume=100, end=HOUR) == []
     assert await told(*late[:100], *many("spammed", 4, timestamp=day), volume=100, end=HOUR) == [WORST]
@@ -208,6 +254,8 @@ async def test_a_day_is_that_of_the_webhook_and_each_mail_counts_once() -> None:
     one: Json = {"delivery_id": "one"}
     same = [webhook(0, "delivered", number, data=one) for number in range(100)]
     assert await told(*same, *many("spammed", 4), volume=100, end=HOUR) == []
+    ago: Json = NOW - 8 * DAY
+    assert await told(*many("delivered", 100, timestamp=ago), *many("spammed", 4), volume=100, end=HOUR) == [WORST]
     nameless = many("delivered", 100, data={})
     assert await told(*nameless, *many("spammed", 4), volume=100, end=HOUR) == [WORST]
 
@@ -234,9 +282,13 @@ BOUNCES = ["email_bounced", "email_delivered"]
         ([setup(0, [])], []),
         ([setup(0, "email_sent")], []),
         ([setup(0, [1, None, {}])], []),
+        ([setup(0, None)], []),
+        ([setup(0, {"email_sent": True})], []),
         ([setup(0, BOUNCES, disabled=True)], []),
         ([setup(0, BOUNCES), setup(HOUR, ["email_spammed"])], []),
         ([setup(0, ["email_spammed"]), setup(20 * DAY, BOUNCES)], []),
+        ([setup(0, ["email_spammed"]), setup(28 * DAY + HOUR, BOUNCES)], [LEFT_OUT]),
+        ([webhook(0), (HOUR, *REACTIONS["unsubscribed"][1:]), setup(28 * DAY + HOUR, BOUNCES)], [LEFT_OUT]),
         ([setup(0, BOUNCES), watching(HOUR)], []),
         ([setup(0, BOUNCES), webhook(HOUR), (2 * HOUR, *REACTIONS["unsubscribed"][1:])], []),
         ([setup(0, BOUNCES), watching(HOUR, "/messages", "POST")], [LEFT_OUT]),

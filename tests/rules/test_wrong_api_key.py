@@ -60,6 +60,17 @@ def test_a_configured_key_on_pipelines(owner: str) -> None:
     assert [(f.message, f.confidence) for f in found] == wanted
 
 
+def test_a_configured_key_may_have_any_shape() -> None:
+    of_track, of_app = "a" * 32, "b" * 20
+    main = WorkspaceSettings(
+        track_keys=(sha256(of_track.encode()).hexdigest(),), app_keys=(sha256(of_app.encode()).hexdigest(),)
+    )
+    settings = Settings(workspaces={"main": main})
+    for sent in TRACK:
+        assert told(RULE, *sent, headers=basic("f82ad78f695bd32f9d99", of_track), settings=settings) == []
+    assert told(RULE, *APP, headers={"Authorization": f"Bearer {of_app}"}, settings=settings) == []
+
+
 ROUTES_WITHOUT = [
     ("POST", "track.customer.io/api/v1/metrics", {"delivery_id": "d", "metric": "opened"}),
     ("POST", "track.customer.io/api/v1/push/events", {"delivery_id": "d", "event": "opened"}),
