@@ -215,9 +215,7 @@ class Limited(NamedTuple):
     urgent: bool
     """Whether it is never refused, and held only behind what is held of the same person."""
     refuses: bool
-    """Whether it is refused then; else it is held."""
-    enforced: bool
-    """Whether that is done; else it is counted."""
+    """Whether it is refused then; else it is held, or counted."""
 
 
 class Settled(NamedTuple):
@@ -414,6 +412,12 @@ class Engine:
                 _add(self._taught(part, opened), records)  # type: ignore[arg-type]  # a copy, since there are more calls
         return self._verdict(opened, policy.consistent(findings)) if findings else CLEAN
 
+    @property
+    def paces(self) -> bool:
+        """Whether what comes too early is held."""
+        rule, settings = self._limiting, self.settings
+        return rule is not None and settings.enforcement == "enforce" and settings.rule(rule.info.id).action == "pace"
+
     def limit(self, opened: Opened) -> Limited | None:
         """How fast exchanges such as this may go on, where the configuration paces or refuses what is faster."""
         rule = self._limiting
@@ -433,7 +437,6 @@ class Engine:
             limit=limit,
             urgent=urgent,
             refuses=self.settings.rule(rule.info.id).action == "block",
-            enforced=self.settings.enforcement == "enforce",
         )
 
     def over(self, opened: Opened, verdict: Verdict, limit: Limit, seconds: float) -> Verdict:

@@ -14,11 +14,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
@@ -128,8 +129,8 @@ def exec_(config: str | None, command: tuple[str, ...], fail_on: str, min_calls:
     """Run a command with its Customer.io traffic led through the proxy, and report what was found.
 
     The program need not be changed: its environment leads Customer.io's own hosts to the proxy, on free ports, and all
-    else where it goes anyway. stdout is the command's own; the report goes to stderr. The command's own exit code is
-    kept where it is not 0.
+    else where it goes anyway. Upstream is an emulated Customer.io until you choose another. stdout is the command's
+    own; the report goes to stderr. The command's own exit code is kept where it is not 0.
 
     \b
     cio-proxy exec -- npm test
@@ -144,7 +145,7 @@ def exec_(config: str | None, command: tuple[str, ...], fail_on: str, min_calls:
 def sandbox(listen: str, region: Any) -> None:
     """Run an emulated Customer.io that keeps what it is sent.
 
-    Read it at /_sandbox/people, /_sandbox/events and /_sandbox/requests.
+    Read it at /_sandbox/people, events, deliveries, objects and requests.
 
     \b
     cio-proxy sandbox
@@ -158,7 +159,7 @@ def sandbox(listen: str, region: Any) -> None:
         try:
             url = await emulation.start(where.host, where.port)
         except OSError as error:
-            raise Refused(f"--listen {where}: {error}") from error
+            raise Refused(str(error)) from error
         stopped = _stop_signal()
         click.echo(json.dumps({"ready": True, "sandbox": url, "pid": os.getpid()}))
         await stopped.wait()
@@ -420,7 +421,8 @@ def enforcement(switch: str | None, config: str | None, admin: str | None) -> No
         raise Refused(f"{token} is not there: start the proxy first, as the same user") from error
     except OSError as error:
         reason = getattr(error, "reason", error)
-        raise Refused(f"no proxy at {settings.admin}: {reason}; --admin names another") from error
+        why = str(getattr(reason, "strerror", None) or reason).lower()
+        raise Refused(f"no proxy at {settings.admin}: {why}; --admin names another") from error
 
 
 @main.group()
@@ -850,26 +852,33 @@ async def _execute(
 ) -> int:
     """Run a command behind the proxy, report, and give the exit code."""
     from cio_proxy.config import SHIPPED
-    from cio_proxy.exec import NotStarted, execute
+    from cio_proxy.exec import NotStarted, behind, execute
     from cio_proxy.reports.text import report
     from cio_proxy.sinks.kinds import Kinds
 
     free = Address("127.0.0.1", 0)
     defaults = replace(SHIPPED, listen=free, admin=free, explicit=free)
     found = Kinds()
-    proxy = _proxy(lambda: _load(config, flags, defaults=defaults), shown=found, token=secrets.token_urlsafe(24))
     try:
-        run = await execute(proxy, command, os.environ)
+        with TemporaryDirectory(prefix="cio-proxy-") as folder:
+
+            def load() -> Loaded:
+                loaded = _load(config, flags, defaults=defaults)
+                return loaded._replace(settings=behind(loaded.settings, os.environ, Path(folder)))
+
+            proxy = _proxy(load, shown=found, token=secrets.token_urlsafe(24))
+            run = await execute(proxy, command, os.environ, Path(folder))
     except NotStarted as error:
         click.echo(f"cio-proxy: {error}", err=True)
         return error.code
     except OSError as error:
         raise Refused(str(error)) from error
-    report(found.kinds, sys.stderr)
-    for line in farewell(run.summary):
-        click.echo(f"cio-proxy: {line}", err=True)
-    if not run.summary["calls"]:
-        click.echo(f"cio-proxy: {NO_CALL}", err=True)
+    with suppress(OSError):  # the exit code is the command's, whether or not anybody reads this
+        report(found.kinds, sys.stderr)
+        for line in farewell(run.summary):
+            click.echo(f"cio-proxy: {line}", err=True)
+        if not run.summary["calls"]:
+            click.echo(f"cio-proxy: {NO_CALL}", err=True)
     if run.code:
         return run.code
     if run.summary["calls"] < min_calls:
@@ -910,6 +919,9 @@ def greeting(ready: dict[str, Any], settings: Settings) -> Iterator[str]:
         yield "observing: findings are shown, nothing is refused (--enforcement enforce changes that)"
     else:
         yield "enforcing: what is certain to be lost is refused with 400"
+    if settings.probe.share:
+        probe = settings.probe
+        yield f"the latency probe holds {100 * probe.share:g}% of Customer.io's answers back, for {probe.delay:g} s"
     if settings.baseline is not None:
         yield f"kinds of findings that the baseline {settings.baseline} accepts: {len(settings.baselined):,}"
 
@@ -919,13 +931,24 @@ def farewell(summary: Mapping[str, Any]) -> Iterator[str]:
     found = ", ".join(f"{count:,} {rule}" for rule, count in sorted(summary["by_rule"].items(), key=lambda e: -e[1]))
     taken = {"exempt": summary["exempt"], "in the baseline": summary["baselined"]}
     accepted = ", ".join(f"{count:,} {how}" for how, count in taken.items() if count)
+    paces = {"held": "held back", "passed": "passed all the same", "would": "would be held back in enforce"}
+    too_fast = ", ".join(
+        f"{summary['paced'][result]:,} {how}" for result, how in paces.items() if summary["paced"][result]
+    )
     blocked = f", {summary['blocked']:,} blocked" if summary["blocked"] else ""
-    yield f"{summary['requests']:,} requests, {summary['calls']:,} calls{blocked}; findings: {found or 'none'}"
+    seen = f"{_many(summary['requests'], 'request')}, {_many(summary['calls'], 'call')}{blocked}"
+    yield f"{seen}; findings: {found or 'none'}"
+    if too_fast:
+        yield f"requests that came too fast: {too_fast}"
     if accepted:
         yield f"findings that are accepted: {accepted}"
     for exemption in summary["exemptions"]:
         if not exemption["used"]:
             yield f"the exemption '{exemption['exemption']}' was never used"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _stop_signal() -> asyncio.Event:

@@ -17,6 +17,7 @@ from cio_proxy.facts import Reading, Store, stores, workspace
 from cio_proxy.facts.memory import MemoryStore
 from cio_proxy.model import (
     NOTHING,
+    Call,
     End,
     Ending,
     Exchange,
@@ -97,10 +98,10 @@ class Auditor:
         watchdog: AbstractContextManager[None] = UNWATCHED,
         error: RuleError = lambda part, error: None,
         degraded: Callable[[str, bool], None] = lambda part, on: None,
+        looked: Callable[[Sequence[Call]], None] = lambda calls: None,
     ) -> None:
         self._engine = engine
-        self.bypass = False
-        """True while nothing is audited."""
+        self._bypass = False
         self.store = store
         self.sinks = tuple(sinks)
         self.clock = clock
@@ -109,6 +110,8 @@ class Auditor:
         self._watchdog = watchdog
         self._error = error
         self._degraded = degraded
+        self._looked = looked
+        """Told of what stands for a request of the app's own users, each time that rules look at it."""
         self._failing: set[str] = set()
         """What the store did not do when it was asked last."""
         self._told: set[str] = set()
@@ -128,6 +131,17 @@ class Auditor:
     def engine(self, engine: Engine) -> None:
         engine.follow(self._engine)
         self._engine = engine
+        self._hold_or_let_go()
+
+    @property
+    def bypass(self) -> bool:
+        """True while nothing is audited."""
+        return self._bypass
+
+    @bypass.setter
+    def bypass(self, on: bool) -> None:
+        self._bypass = on
+        self._hold_or_let_go()
 
     @property
     def settings(self) -> Settings:
@@ -226,10 +240,12 @@ class Auditor:
         outcome = Outcome(kind=outcome_kind(status), at=self.clock(), status=status, waits=waits)
         try:
             with self._watchdog:
-                settled = engine.settle(engine.open(exchange), outcome)
+                opened = engine.open(exchange)
+                settled = engine.settle(opened, outcome)
         except (Exception, Overdue) as error:
             self._failed("audit", error)
         else:
+            self._looked(opened.calls)
             self._report(settled.findings)
 
     def unaudited(self, exchange: Exchange) -> Audit:
@@ -311,13 +327,22 @@ class Auditor:
         self._beaten = None
         await self.beat(self.clock())
 
+    @property
+    def _holds(self) -> bool:
+        """As it is now, not as it was when an exchange began: what is held then would be overtaken."""
+        return not self._bypass and self.engine.paces
+
+    def _hold_or_let_go(self) -> None:
+        if self._pacing is not None and not self._holds:
+            self._pacing.let_go()
+
     async def _limited(self, engine: Engine, opened: Opened, verdict: Verdict, limited: Limited) -> Verdict:
         """Hold what comes too early, or refuse it. Without the store, or a way to hold anything, it passes."""
         try:
             if not limited.refuses:
                 if self._pacing is not None:
                     people = {call.subject for call in opened.calls if call.subject is not None}
-                    await self._pacing.hold(limited.key, limited.rate, people, limited.urgent, limited.enforced)
+                    await self._pacing.hold(limited.key, limited.rate, people, limited.urgent, self._holds)
             elif not limited.urgent:
                 slots = await self.store.reserve(limited.key, 1, limited.rate._replace(ahead=0.0))
                 if not slots.granted:

@@ -20,6 +20,9 @@ CATEGORIES = {
     "7": "Performance",
     "contract": "API contract",
 }
+TOLD = {"config": "configured", "connection": "connection", "answered": "answered", "waits": "seen by the probe"}
+"""What a page calls the tags of an example that its reader needs."""
+MOMENTS = {"at": "then, {} after the first", "end": "and nothing more until {} after the first"}
 
 
 def find(id: str, rules: Sequence[Rule] = RULES) -> Rule:
@@ -90,7 +93,17 @@ def _refuses(info: RuleInfo) -> str:
 
 
 def _block(example: Example) -> str:
-    """The requests of an example and the settings they need, without what else tells a test how to play them."""
-    lines = [line.replace("# @config ", "# configured: ") for line in example.source.splitlines()[1:]]
-    shown = ["then" if line == "###" else line for line in lines if not line.startswith("# @")]
+    """The requests of an example, when they come and what they meet, without what only a test needs."""
+    shown: list[str] = []
+    for line in example.source.splitlines()[1:]:
+        tag, _, value = line.removeprefix("# @").partition(" ") if line.startswith("# @") else ("", "", "")
+        if line == "###":
+            then = len(shown)
+            shown.append("then")
+        elif tag in MOMENTS and "then" in shown:
+            shown[then] = MOMENTS[tag].format(value.removeprefix("+"))
+        elif tag in TOLD:
+            shown.append(f"# {TOLD[tag]}: {value}")
+        elif not tag:
+            shown.append(line)
     return "\n".join(f"    {line}" for line in shown)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
-from cio_proxy.recognise import IBAN_LENGTHS, LIMIT, REACH, PartKind, found_by, is_card, is_iban, is_ip, replaced
+from cio_proxy.recognise import IBAN_LENGTHS, LIMIT, REACH, UUID, PartKind, found_by, is_card, is_iban, is_ip, replaced
 
 SHORTEST: Final = 8
 """Characters that a secret has at least; shorter ones are words too often to be taken out of a text."""
@@ -77,6 +77,7 @@ _ROWS: Final = (
         for sign, look in _SECRETS
     ),
     _Row("email", re.compile(_EMAIL), "@"),
+    _Row("uuid", re.compile(UUID), digits=3),  # stays: its digits are nobody's number
     _Row("iban", re.compile(r"[A-Za-z]{2}\d{2}"), digits=10),
     _Row("card", re.compile(r"(?<!\d)[2-6]\d{0,15}(?!\d)"), digits=14),
     _Row("secret", _KEY, digits=3),
@@ -117,6 +118,7 @@ def masked(text: str, secrets: Sequence[str] = ()) -> str:
         reduced = _reduced(shown)
         plain = _without(reduced, secrets)
         found = [] if _WORDS.match(plain) else found_by(_rows(plain), plain, _span)
+        found = [part for part in found if part.kind != "uuid"]
         if len(text) > LIMIT + REACH:  # what was cut off may have been the end of a value
             limit = min(LIMIT, max(0, len(plain) - REACH))
         if found or plain != reduced:
@@ -207,6 +209,8 @@ def _span(kind: PartKind, match: re.Match[str]) -> tuple[int, int] | None:
         case "secret" if match.re is _KEY:
             # The lengths of Track and App keys (reference 1.3), and of up to three letters of a word beside them.
             sure = len(text) in _KEY_LENGTHS and sum(c.isdigit() for c in text) >= 3 and not text.isdigit()
+        case "uuid":
+            sure = any(c.isalpha() for c in text)
         case "phone":
             sure = text[0] == "+" or sum(c.isdigit() for c in text) >= 9
         case _:

@@ -397,6 +397,10 @@ class Call(Made):
         """The key of a fact in the workspace of this call."""
         return made(Key, (kind, self.workspace, subject, False))
 
+    def joined_key(self, kind: str, subject: str) -> Key:
+        """The key of a fact that all keys of a workspace share, or this one alone where they cannot be told."""
+        return Key(kind, self.workspace if self.joined is None else self.joined, subject)
+
     @once
     def seen(self) -> Span:
         """That something was seen now, in this exchange."""
@@ -436,7 +440,7 @@ class Call(Made):
         """A hash of all that an identify says but for its time."""
         attributes = {name: value for name, value in self.attributes.items() if name != "_timestamp"}
         said = repr((tuple(self.person), attributes, self.body.get("cio_relationships")))
-        return blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+        return blake2b(said.encode(), digest_size=16).hexdigest()
 
 
 class Form(NamedTuple):

@@ -24,18 +24,17 @@ TICK: Final = 1e-6
 
 @dataclass(slots=True)
 class _Waiting:
-    """One who stands in line: `go` is what becomes of it, and for how long it was held."""
+    """One who stands in line: `go` is what becomes of it."""
 
-    go: asyncio.Future[tuple[Paced | None, float]]
+    go: asyncio.Future[Paced | None]
     timer: asyncio.TimerHandle | None = None
     result: Paced | None = None
-    seconds: float = 0.0
 
     def release(self) -> None:
         if self.timer is not None:
             self.timer.cancel()
         if not self.go.done():
-            self.go.set_result((self.result, self.seconds))
+            self.go.set_result(self.result)
 
 
 @dataclass(slots=True)
@@ -83,18 +82,24 @@ class Pacing:
         elif self._held >= HELD:
             self._told("passed", 0.0)
         else:
-            result, seconds = await self._held_in(line or self._lines.setdefault(key, _Line()), key, rate, people)
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            result = await self._held_in(line or self._lines.setdefault(key, _Line()), key, rate, people)
             if result is not None:
-                self._told(result, seconds)
+                self._told(result, loop.time() - began)
 
     def release(self) -> None:
         """Let everybody go now, in their order, and hold nobody any more."""
         self._ended = True
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Let everybody go now, in their order: whoever comes later is not held, or not by the same rate."""
         for line in self._lines.values():
             for each in line.waiting.values():
                 each.release()
 
-    async def _held_in(self, line: _Line, key: Key, rate: Rate, people: Collection[str]) -> tuple[Paced | None, float]:
+    async def _held_in(self, line: _Line, key: Key, rate: Rate, people: Collection[str]) -> Paced | None:
         loop = asyncio.get_running_loop()
         mine = _Waiting(loop.create_future())
         line.waiting[id(mine)] = mine
@@ -130,18 +135,16 @@ class Pacing:
                 has_slot = number < slots.granted
                 wanted = now + (max(0.0, slots.first + number / rate.each) if has_slot else rate.ahead)
                 at = wanted if line.is_free() else max(wanted, line.last + TICK)
-                each.seconds = at - now
                 each.result = None if at <= now else "held" if has_slot else "passed"
                 self._at(line, at, each)
 
     def _let_pass(self, line: _Line, new: Collection[_Waiting], error: Exception) -> None:
-        now = asyncio.get_running_loop().time()
         for each in new:
             if line.is_free():
                 if not each.go.done():
                     each.go.set_exception(error)
             else:
-                each.seconds, each.result = max(0.0, line.last - now), "passed"
+                each.result = "passed"
                 self._at(line, line.last + TICK, each)
 
     def _at(self, line: _Line, at: float, each: _Waiting) -> None:

@@ -10,7 +10,6 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
 from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
@@ -40,7 +39,7 @@ _EMAIL = (
     r"(?!\d+\.\d|[1-4]x\.(?:png|jpe?g|gif|webp|svg|avif))"  # `lib@1.2`, `logo@2x.png`
     rf"(?:{_LABEL}++\.)+(?:xn--[A-Za-z0-9-]{{2,59}}|[A-Za-z\u00a1-\uffff]{{2,24}})"
 )
-_UUID = r"[0-9A-Fa-f]{8}([-_])[0-9A-Fa-f]{4}\1[0-9A-Fa-f]{4}\1[0-9A-Fa-f]{4}\1[0-9A-Fa-f]{12}(?![0-9A-Fa-f])"
+UUID: Final = r"[0-9A-Fa-f]{8}([-_])[0-9A-Fa-f]{4}\1[0-9A-Fa-f]{4}\1[0-9A-Fa-f]{4}\1[0-9A-Fa-f]{12}(?![0-9A-Fa-f])"
 _CARD = (
     r"(?<![A-Za-z0-9])(?<!\d-)(?:\d{4}([ _-]?)\d{4}\1\d{4}\1\d{4}|\d{4}([ _-]?)\d{6}\2\d{4,5})"
     r"(?![A-Za-z0-9])(?!-\d)"
@@ -56,7 +55,7 @@ _PATTERNS: Final[tuple[tuple[PartKind, re.Pattern[str]], ...]] = (
     ("url", re.compile(r"(?<![A-Za-z0-9])(?i:https?://|www\.)[^\s\"'<>]++")),
     ("secret", re.compile(_SECRETS)),
     ("email", re.compile(_EMAIL)),
-    ("uuid", re.compile(rf"{_UUID}|(?<![0-9A-Fa-f])[0-9A-Fa-f]{{32}}(?![0-9A-Fa-f])")),
+    ("uuid", re.compile(rf"{UUID}|(?<![0-9A-Fa-f])[0-9A-Fa-f]{{32}}(?![0-9A-Fa-f])")),
     ("ulid", re.compile(r"(?<![0-9A-Za-z])(?:[0-7][0-9A-HJKMNP-TV-Z]{25}|[0-7][0-9a-hjkmnp-tv-z]{25})(?![0-9A-Za-z])")),
     ("iban", re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}")),
     ("date", re.compile(r"(?<!\d)(?:19|20)\d\d[-_.](?:0[1-9]|1[0-2])[-_.](?:0[1-9]|[12]\d|3[01])(?!\d)")),
@@ -385,120 +384,32 @@ _AGES = 1 << 44
 """More milliseconds than any clock has shown since 1970, until the year 2527."""
 _LONGEST = (1 << 24) - 1
 """Milliseconds that a label has room for: four and a half hours."""
+_LAST = (1 << 12) - 1
+"""Places in a batch that a label tells apart: no API takes so many."""
 _TO_LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
 _FROM_LETTERS = str.maketrans("abcdefghijklmnop", "0123456789abcdef")
 
 
 def moment_label(at: float, until: float) -> str:
     """A time and when it was over, as 18 letters of which the latest time sorts first, and which nothing masks."""
-    took = min(max(0, round((until - at) * 1000)), _LONGEST)
-    return f"{_AGES - round(at * 1000):012x}{took:06x}".translate(_TO_LETTERS)
+    return _label(at, f"{min(max(0, round((until - at) * 1000)), _LONGEST):06x}")
 
 
 def labelled_moment(label: str) -> tuple[float, float]:
     """The times that a label begins with, to the millisecond."""
-    digits = label[:18].translate(_FROM_LETTERS)
-    at = (_AGES - int(digits[:12], 16)) / 1000
-    return at, at + int(digits[12:], 16) / 1000
+    at = moment_of(label)
+    return at, at + int(label[12:18].translate(_FROM_LETTERS), 16) / 1000
 
 
-# --- what an app says of mail that came back, or was not wanted ---------------------------------
-
-type Sign = Literal["cleared", "negative", "positive", "status"]
-type Permanence = Literal["address", "permanent", "other"]
-
-_NEGATIVE = re.compile(r"bounc|undeliver|complain|spam|unsub|opt(?:ed)?[_ -]?out|do[_ -]?not|block[_ -]?list")
-_NEGATIVE_MAIL = re.compile(r"invalid|suppress|unreach|block|disabl|inactive|bad|dead|stop|wrong")
-_POSITIVE = re.compile(r"subscri|opt(?:ed)?[_ -]?in|consent")
-_POSITIVE_MAIL = re.compile(r"valid|deliverab|reachab|active|enabl|ok\b|good|allow|market")
-_STATUS = re.compile(r"status|state|health|quality|result|verification")
-_BAD = re.compile(
-    r"bounc|invalid|bad|undeliv|block|suppress|inactive|disabl|fail|unsub|complain|spam|dead|reject|risk|wrong",
-    re.IGNORECASE,
-)
-_MARK = re.compile(r"bounc|complain|spam|undeliver|unsub|invalid[_ -]?e?mail|e?mail[_ -]?invalid", re.IGNORECASE)
-_NO = frozenset({"", "0", "false", "no", "none", "null", "never", "n", "off"})
-_ENHANCED = re.compile(r"(?<![\d.])([245])\.(\d{1,3}\.\d{1,3})(?!\.?\d)")
-_BASIC = re.compile(r"(?<![\d.])[245]\d\d(?![\d.]*\d)")
-_NO_ADDRESS = frozenset({"1.1", "1.2", "1.3", "1.6", "1.10", "2.1"})
-_NO_MAIL = frozenset({"0.0", "0.1", "1.0", "1.4", "4.1", "4.4", "4.310", "5.0"})
-_REFUSING = frozenset({"521", "550", "551", "553", "556"})
+def place_label(at: float, item: int | None) -> str:
+    """A time and a place in a batch, as 15 letters of which the latest sorts first, and which nothing masks."""
+    return _label(at, f"{_LAST - min(item or 0, _LAST):03x}")
 
 
-def marks(name: str) -> bool:
-    """Whether an event of this name says that mail came back, or was not wanted."""
-    return _marks(name[:200])
+def moment_of(label: str) -> float:
+    """The time that a label of either kind begins with, to the millisecond."""
+    return (_AGES - int(label[:12].translate(_FROM_LETTERS), 16)) / 1000
 
 
-@lru_cache(5_000)
-def _marks(name: str) -> bool:
-    return _MARK.search(name) is not None
-
-
-def reacts(attributes: Mapping[str, object]) -> bool:
-    """Whether attributes clear the address, opt out, or mark that mail came back or was not wanted."""
-    names = tuple(attributes)
-    signs = _signs(names) if len(names) <= 100 else _signs.__wrapped__(names)
-    return bool(signs) and any(_says(sign, attributes[name]) for name, sign in signs)
-
-
-@lru_cache(2_000)
-def _signs(names: tuple[str, ...]) -> tuple[tuple[str, Sign], ...]:
-    """The attributes that may be a sign, and of what kind."""
-    return tuple((name, sign) for name in names if (sign := _sign(name[:200].lower())) is not None)
-
-
-def _sign(name: str) -> Sign | None:
-    mail = "mail" in name
-    if name == "email":
-        return "cleared"
-    if mail and _STATUS.search(name):
-        return "status"
-    if _NEGATIVE.search(name) or (mail and _NEGATIVE_MAIL.search(name)):
-        return "negative"
-    return "positive" if _POSITIVE.search(name) or (mail and _POSITIVE_MAIL.search(name)) else None
-
-
-def _says(sign: Sign, value: object) -> bool:
-    if sign == "cleared":
-        return value is None or value == ""
-    if sign == "status":
-        return value is False or (isinstance(value, str) and _BAD.search(value[:200]) is not None)
-    if sign == "negative":
-        return _is_yes(value)
-    if isinstance(value, str):
-        return value.strip().lower() in ("false", "0", "no", "off", "n") or "false" in value[:2_000].lower()
-    return _holds_false(value) or value == 0
-
-
-def _is_yes(value: object) -> bool:
-    return value.strip().lower() not in _NO if isinstance(value, str) else bool(value)
-
-
-def _holds_false(value: object, depth: int = 4) -> bool:
-    if isinstance(value, dict) and depth:
-        return any(_holds_false(member, depth - 1) for member in value.values())
-    return value is False
-
-
-def permanence(message: str) -> Permanence | None:
-    """What the SMTP code in the text of a bounce says; None where there is no code.
-
-    `address`: there is no such mailbox or domain, or it is closed. `permanent`: the mail will not be taken, and nothing
-    says that it is not for the address. `other`: it may be taken later (4.x.x), or another mail may be, since this one
-    was refused for what is in it or for who sent it (RFC 3463, RFC 7504, RFC 7505).
-    """
-    message = message[:LIMIT]
-    if enhanced := _ENHANCED.search(message):
-        if enhanced[1] != "5":
-            return "other"
-        return _permanence(enhanced[2])
-    if basic := _BASIC.search(message):
-        return "permanent" if basic[0] in _REFUSING else "other"
-    return None
-
-
-def _permanence(code: str) -> Permanence:
-    if code in _NO_ADDRESS:
-        return "address"
-    return "permanent" if code in _NO_MAIL else "other"
+def _label(at: float, rest: str) -> str:
+    return f"{_AGES - round(at * 1000):012x}{rest}".translate(_TO_LETTERS)

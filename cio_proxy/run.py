@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from cio_proxy import selftest, state
@@ -20,7 +19,7 @@ from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.config import ConfigError, Loaded, expired, kept
 from cio_proxy.drivers import Auditor
 from cio_proxy.facts import Unusable, stores
-from cio_proxy.model import FactStore, Settings, Sink
+from cio_proxy.model import FactStore, Paced, Settings, Sink
 from cio_proxy.pacing import Pacing
 from cio_proxy.rules import RULES
 from cio_proxy.sandbox import Regions
@@ -95,7 +94,7 @@ class Proxy:
             raise ConfigError(f"facts: {error}") from error
         self.metrics.known = self.store.known
         watchdog = Watchdog()
-        self.pacing = Pacing(self.store, self.metrics.paced)
+        self.pacing = Pacing(self.store, self._paced)
         self.auditor = Auditor(
             self._engine(settings),
             self.store,
@@ -104,6 +103,7 @@ class Proxy:
             watchdog=watchdog,
             error=self._part_error,
             degraded=self.metrics.degraded,
+            looked=self.coverage.looked,
         )
         self.admin = Admin(
             metrics=self.metrics,
@@ -124,11 +124,6 @@ class Proxy:
         console = Console(dropped=lambda count: self.metrics.dropped("console", count))
         self._stack.callback(console.close)
         return console
-
-    @property
-    def authority(self) -> Path:
-        """The certificate to trust where the proxy answers in Customer.io's place."""
-        return state.authority(self.folder)
 
     async def start(self) -> dict[str, Any]:
         """Test the rules, listen everywhere, and give the ready line. Raises OSError when something cannot listen."""
@@ -305,6 +300,10 @@ class Proxy:
 
     def _facts_lost(self, at: float, workspace: str, error: BaseException) -> None:
         self.auditor.lost_behind(at, workspace, error)
+
+    def _paced(self, result: Paced, seconds: float) -> None:
+        self.metrics.paced(result, seconds)
+        self.coverage.paced(result)
 
     def _part_error(self, part: str, error: BaseException) -> None:
         if part == "store":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from cio_proxy.model import Settings
@@ -16,7 +17,7 @@ CERTIFICATES = "certificates"
 AUTHORITY = "mitmproxy-ca-cert.pem"
 """The certificate of the proxy's own authority, in the folder of certificates."""
 BUNDLE = "ca-bundle.pem"
-"""The machine's authorities and the proxy's own, in the same folder."""
+"""The machine's authorities, those of `extra_ca` and the proxy's own, in the same folder."""
 
 
 def place(settings: Settings, environ: Mapping[str, str]) -> Path:
@@ -32,13 +33,25 @@ def folder(settings: Settings, environ: Mapping[str, str]) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One process at a time, where a folder may be new: several that start at once make one key and one authority."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system that knows no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def authority(folder: Path) -> Path:
     """The certificate of the authority that signs ours; it is there once the proxy has been started."""
     return folder / CERTIFICATES / AUTHORITY
 
 
 def bundle(folder: Path) -> Path:
-    """The machine's authorities and ours; it is there once the proxy has been started."""
+    """What an app trusts by: the machine's authorities, given ones and ours; there once the proxy has been started."""
     return folder / CERTIFICATES / BUNDLE
 
 
@@ -56,7 +69,7 @@ def hash_key(folder: Path, file: str | None = None) -> bytes:
     if file is not None:
         return given_key(Path(file).expanduser())
     path = folder / "hash.key"
-    with contextlib.suppress(FileExistsError):
+    with alone(folder), contextlib.suppress(FileExistsError):
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         with os.fdopen(handle, "wb") as made:
             made.write(secrets.token_bytes(KEY_BYTES))

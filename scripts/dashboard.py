@@ -23,6 +23,7 @@ PROMETHEUS = {"type": "prometheus", "uid": "${datasource}"}
 
 SEVERITIES = {"error": "red", "warning": "orange", "info": "blue"}
 ACTIONS = {"logged": "blue", "would_block": "orange", "blocked": "red", "exempt": "text", "baselined": "purple"}
+RESULTS = {"held": "green", "passed": "orange", "would": "blue"}
 OUTCOMES = {"forwarded": "green", "partial": "orange", "blocked": "red", "failed": "purple", "unaudited": "yellow"}
 
 # --- queries -----------------------------------------------------------------------------------
@@ -289,6 +290,32 @@ def traffic() -> list[Json]:
     ]
 
 
+def paced() -> Json:
+    """What came faster than the configured rate."""
+    return graph(
+        "Paced requests",
+        "What came faster than the rate to which `no-rate-limiting` paces. `held`: sent later, in its turn. `passed`: "
+        "sent after the longest hold, too fast all the same. `would`: held if the proxy enforced.",
+        [target(f"sum by (result) (increase(cio_proxy_paced_total{{{WHERE}}}[$__rate_interval]))", "{{result}}")],
+        "short",
+        bars=True,
+        overrides=coloured(RESULTS),
+    )
+
+
+def deliveries() -> Json:
+    """What became of mail and other messages, as reporting webhooks tell."""
+    counted = f"sum by (channel, metric) (increase(cio_proxy_deliveries_total{{{WHERE}}}[$__rate_interval]))"
+    return graph(
+        "Deliveries",
+        "Customer.io's reporting webhooks to the app, each once: what was sent, and what became of it.",
+        [target(f"{counted} > 0", "{{channel}} {{metric}}")],
+        "short",
+        bars=True,
+        legend="right",
+    )
+
+
 def faults() -> Json:
     """What the proxy itself gets wrong; empty on a good day."""
     faults = (
@@ -368,6 +395,7 @@ def dashboard() -> Json:
             height=8,
         ),
         row(*traffic(), height=8),
+        row(paced(), deliveries(), height=8),
         row(faults(), height=7),
     ]
     panels: list[Json] = []

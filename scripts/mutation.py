@@ -1,8 +1,10 @@
-"""Changes the rules, `recognise.py` and `mail.py` in many small ways, and asks their tests to notice each of them.
+"""Changes the rules, and what they read texts with, in many small ways, and asks their tests to notice each of them.
 
 A rule has the cases of its `.http` file, played to that rule alone and compared word for word with what it told
 before, and `tests/rules/test_<rule>.py` where there is one; `recognise.py` has `tests/test_recognise.py`, and
-`mail.py` alike. Tests that draw their input by chance are left out: they would make the score one of chance.
+the other
+modules of texts alike. Tests that draw their input by chance are left out: they would make the score one of
+chance.
 
 The mutations are mutmut's; three more take an entry out of a table, a word out of a list of words and a choice out of
 a pattern. Prose (a text in a function that has a space in it) is not mutated: it is pinned by `tests/rules/told/`.
@@ -42,7 +44,7 @@ from mutmut.mutation.mutators import mutation_operators
 from mutmut.mutation.pragma_handling import IgnoredCode
 
 ROOT: Final = Path(__file__).parents[1]
-TEXTS: Final = ("recognise.py", "mail.py")
+TEXTS: Final = ("recognise.py", "mail.py", "bounces.py", "heartbeats.py")
 """What rules read texts with."""
 LISTED: Final = ROOT / "tests" / "mutants.txt"
 SECONDS: Final = 20
@@ -454,7 +456,7 @@ def show(tally: Tally) -> None:
 
 def main() -> None:
     """Run, and say what survives."""
-    parser = argparse.ArgumentParser(description="Mutation tests of the rules, and of recognise.py and mail.py.")
+    parser = argparse.ArgumentParser(description=f"Mutation tests of the rules, {', '.join(TEXTS)}.")
     parser.add_argument("files", nargs="*", type=Path, help="only these files")
     parser.add_argument("--lines", type=int, nargs=2, metavar=("FROM", "TO"), help="only mutants of these lines")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)

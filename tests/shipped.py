@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from cio_proxy.model import APIS, CONFIDENCES, ENDINGS, LISTENERS, SEVERITIES, TAKEN, Settings
+from cio_proxy.model import APIS, CONFIDENCES, ENDINGS, LISTENERS, PACED, SEVERITIES, TAKEN, Address, Settings
 from cio_proxy.rules import RULES
 from cio_proxy.sinks.metrics import Metrics
 
@@ -30,6 +30,7 @@ CLOSED = {
     "confidence": CONFIDENCES,
     "action": TAKEN,
     "outcome": ENDINGS,
+    "result": PACED,
     "rule": tuple(rule.info.id for rule in RULES),
 }
 """The labels of which all values are known."""
@@ -82,7 +83,9 @@ def played() -> list[Query]:
 
 def registered() -> dict[str, set[str]]:
     """Every series that the proxy can expose, with its labels."""
-    metrics = Metrics([rule.info for rule in RULES], Settings(enforcement="enforce"), "1")
+    metrics = Metrics(
+        [rule.info for rule in RULES], Settings(enforcement="enforce", inbound=Address("127.0.0.1", 0)), "1"
+    )
     metrics.known = lambda: {"person": 1}
     return {sample.name: set(sample.labels) for family in metrics.registry.collect() for sample in family.samples}
 

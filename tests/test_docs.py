@@ -54,6 +54,20 @@ def test_the_readme_names_the_options_that_need_a_restart_and_no_others() -> Non
     assert {True, False} not in restart.values(), "what is named needs a restart as a whole"
 
 
+def test_explain_says_when_the_requests_of_an_example_come_and_what_they_meet() -> None:
+    pages = {
+        rule: CliRunner().invoke(main, ["explain", rule]).output for rule in ("ignored-bounce", "no-rate-limiting")
+    }
+    good = pages["ignored-bounce"].partition("Good: ")[2]
+    assert re.findall(r"^    (then.*|and nothing.*)$", good, re.MULTILINE) == [
+        *("then", "then"),
+        "then, 1h after the first",
+        "and nothing more until 3d after the first",
+    ]
+    for line in ("then, 100ms after the first", "# answered: +10ms 429"):
+        assert f"    {line}\n" in pages["no-rate-limiting"]
+
+
 def test_explain_lists_every_rule() -> None:
     result = CliRunner().invoke(main, ["explain"])
     assert [line.split()[0] for line in result.output.splitlines()] == [rule.info.id for rule in RULES]

@@ -9,14 +9,20 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from mitmproxy.certs import CertStore
+
+from cio_proxy.exec.child import is_left
 
 from .conftest import COMMAND, environment
+from .sources.test_gateway import tls_for
 
 pytestmark = pytest.mark.once
 
@@ -66,30 +72,77 @@ def test_a_program_with_its_default_urls_is_audited_and_talks_to_nobody_else(lan
     assert done.returncode == 1, done.stderr
     assert len(json.loads(done.stdout)) == 1
     assert done.stderr.count("error millisecond-timestamp") == 1
-    assert "1 requests, 1 calls; findings: 1 millisecond-timestamp" in done.stderr
+    assert "1 request, 1 call; findings: 1 millisecond-timestamp" in done.stderr
 
 
 @pytest.mark.parametrize("language", ["node", "python"])
 def test_without_a_finding_the_run_is_quiet_and_exits_0(language: str, tmp_path: Path) -> None:
     done = executed(tmp_path, "--min-calls", "1", "--", *program(language, GOOD))
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "cio-proxy: 1 requests, 1 calls; findings: none\n"
+    assert done.stderr == "cio-proxy: 1 request, 1 call; findings: none\n"
 
 
-def test_httpx_with_a_transport_of_its_own_is_audited(tmp_path: Path) -> None:
-    source = """
-        import asyncio, httpx
-        url, keys = "https://track.customer.io/api/v1/customers/42", %r
-        with httpx.Client(transport=httpx.HTTPTransport()) as client:
-            print(client.put(url, auth=keys, json={"created_at": 1795547010000}).status_code)
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        "transport=httpx.{kind}Transport()",
+        "verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)",
+        "proxy='http://127.0.0.1:9'",
+        "trust_env=False",
+    ],
+)
+def test_httpx_is_audited_whatever_it_is_given(given: str, tmp_path: Path) -> None:
+    source = f"""
+        import asyncio, importlib.util, ssl
+        importlib.util.find_spec("httpx")  # some library asks whether it is there
+        import httpx
+        url, keys = "https://track.customer.io/api/v1/customers/42", {KEYS!r}
+        shown = lambda answer: print(answer.status_code, answer.url == url)
+        with httpx.Client({given.format(kind="HTTP")}) as client:
+            shown(client.put(url, auth=keys, json={{"created_at": 1795547010000}}))
         async def put():
-            async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport()) as client:
-                print((await client.put(url, auth=keys, json={"created_at": 1795547010000})).status_code)
+            async with httpx.AsyncClient({given.format(kind="AsyncHTTP")}) as client:
+                shown(await client.put(url, auth=keys, json={{"created_at": 1795547010000}}))
         asyncio.run(put())
+        client = httpx.Client({given.format(kind="HTTP")})
+        shown(client.put(url, auth=keys, json={{"created_at": 1795547010000}}))
+        client.close()
     """
-    done = executed(tmp_path, "--", sys.executable, "-c", textwrap.dedent(source % (KEYS,)))
-    assert done.stdout == "200\n200\n", done.stderr
-    assert "findings: 2 millisecond-timestamp" in done.stderr
+    done = executed(tmp_path, "--", sys.executable, "-W", "error", "-c", textwrap.dedent(source))
+    assert done.stdout == "200 True\n" * 3, done.stderr
+    assert done.stderr.endswith(
+        "cio-proxy: again: 2 millisecond-timestamp would_block\n"
+        "cio-proxy: 3 requests, 3 calls; findings: 3 millisecond-timestamp\n"
+    )
+
+
+def test_a_module_that_only_has_the_name_of_httpx_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "httpx.py").write_text("print('mine')")
+    script = f'cd {tmp_path} && exec {sys.executable} -c "import httpx"'
+    done = executed(tmp_path, "--", "sh", "-c", script)
+    assert (done.returncode, done.stdout) == (0, "mine\n"), done.stderr
+
+
+def test_node_starts_where_only_its_options_are_handed_on(tmp_path: Path) -> None:
+    script = 'exec env -i PATH="$PATH" NODE_OPTIONS="$NODE_OPTIONS" node -e "console.log(1)"'
+    done = executed(tmp_path, "--", "sh", "-c", script)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+def test_the_command_trusts_ours_what_the_proxy_was_given_and_what_its_user_named(tmp_path: Path) -> None:
+    named, given = (tmp_path / f"{name}.pem" for name in ("named", "given"))
+    for number, file in enumerate((named, given)):
+        CertStore.from_store(folder := tmp_path / f"{number}", "company", 2048)
+        file.write_bytes((folder / "company-ca-cert.pem").read_bytes())
+    config = tmp_path / "cio-proxy.yaml"
+    config.write_text(f"extra_ca: {given}")
+    source = "import os; print(open(os.environ['SSL_CERT_FILE']).read())"
+    options = ("--config", str(config), "--", sys.executable, "-c", source)
+    done = executed(tmp_path, *options, variables={"REQUESTS_CA_BUNDLE": str(named)})
+    assert done.returncode == 0, done.stderr
+    (ours,) = tmp_path.rglob("mitmproxy-ca-cert.pem")
+    assert [done.stdout.count(each.read_text().strip()) for each in (named, given, ours)] == [1, 1, 1]
 
 
 def test_nodes_own_https_is_audited(tmp_path: Path) -> None:
@@ -121,6 +174,13 @@ def test_the_commands_own_exit_code_is_kept(script: str, options: tuple[str, ...
     done = executed(tmp_path, *options, "--", "sh", "-c", script)
     assert done.returncode == code
     assert "sent nothing to Customer.io" in done.stderr
+
+
+def test_the_code_is_kept_where_nobody_can_read_the_report(tmp_path: Path) -> None:
+    command = [COMMAND, "exec", "--", "sh", "-c", "exit 7"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, env=environment(tmp_path), stderr=full, timeout=60, check=False)
+    assert done.returncode == 7
 
 
 def test_a_failing_suite_keeps_its_code_and_is_reported_all_the_same(tmp_path: Path) -> None:
@@ -158,6 +218,68 @@ def test_what_its_user_set_up_for_node_and_python_still_holds(tmp_path: Path) ->
     script = f'{sys.executable} -c pass; node -e 0; echo "$NO_PROXY"'
     done = executed(tmp_path, "--", "sh", "-c", script, variables=variables)
     assert done.stdout == "mine\nmine\nintranet,localhost,127.0.0.1,::1\n", done.stderr
+
+
+def test_a_proxy_that_its_user_named_is_on_the_way_to_other_sites(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as named:
+        heads = []
+
+        def refuse() -> None:
+            client, _ = named.accept()
+            with client:
+                heads.append(client.recv(65536).decode())
+                client.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+        answering = threading.Thread(target=refuse, daemon=True)
+        answering.start()
+        variables = {"HTTPS_PROXY": f"http://me:secret@127.0.0.1:{named.getsockname()[1]}", "https_proxy": ""}
+        done = executed(tmp_path, "--", "curl", "-s", "https://elsewhere.test/", variables=variables)
+        answering.join(10)
+    assert heads[0].startswith("CONNECT elsewhere.test:443 ")
+    assert "Proxy-Authorization: Basic bWU6c2VjcmV0" in heads[0]
+    assert "secret" not in done.stderr
+
+
+@pytest.mark.parametrize("variable", ["NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE"])
+def test_authorities_that_its_user_named_are_trusted_for_sites_that_we_speak_to(variable: str, tmp_path: Path) -> None:
+    context, ca = tls_for("localhost", tmp_path / "ca")
+    asked = """
+        import os, socket, sys
+        host, port = os.environ["HTTPS_PROXY"].removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as client:  # as axios asks a proxy
+            client.sendall(f"GET https://localhost:{sys.argv[1]}/ HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n".encode())
+            print(client.recv(65536).decode().splitlines()[0])
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            with suppress(OSError), context.wrap_socket(listening.accept()[0], server_side=True) as client:
+                client.recv(65536)
+                client.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+                client.recv(65536)
+
+        threading.Thread(target=answer, daemon=True).start()
+        command = [sys.executable, "-c", textwrap.dedent(asked), str(listening.getsockname()[1])]
+        done = executed(tmp_path, "--", *command, variables={variable: str(ca)})
+    assert done.stdout == "HTTP/1.1 204 No Content\n", done.stderr
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_authorities_that_its_user_named_are_in_the_bundle(folder: bool, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    _, ca = tls_for("localhost", tmp_path / "ca")
+    (mine / "ca.pem").write_bytes(ca.read_bytes())
+    variables = {"REQUESTS_CA_BUNDLE": str(mine if folder else mine / "ca.pem")}
+    done = executed(tmp_path, "--", "sh", "-c", 'cat "$REQUESTS_CA_BUNDLE"', variables=variables)
+    assert ca.read_text().strip() in done.stdout
+
+
+def test_a_proxy_that_cannot_be_used_is_told_of_without_its_value(tmp_path: Path) -> None:
+    variables = {"HTTPS_PROXY": "socks5://me:secret@127.0.0.1:1080", "https_proxy": ""}
+    done = executed(tmp_path, "--", "true", variables=variables)
+    assert done.stderr.startswith("cio-proxy: HTTPS_PROXY is no HTTP proxy with a port")
+    assert "secret" not in done.stderr
 
 
 def alive(pid: int) -> bool:
@@ -207,11 +329,28 @@ def test_a_signal_reaches_the_command_and_nothing_is_left_running(number: signal
     assert gone(pids)
 
 
+def test_a_signal_that_comes_twice_reaches_a_run_within_another_and_both_report(tmp_path: Path) -> None:
+    process, pids = started(tmp_path, "sh", "-c", '"$0" exec -- sh -c "$1"; exit $?', COMMAND, WAITING)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err.count("0 requests")) == (143, 2), err
+    assert gone(pids)
+
+
 def test_what_a_command_leaves_behind_is_ended(tmp_path: Path) -> None:
     process, pids = started(tmp_path, "sh", "-c", "trap '' TERM; sleep 300 & echo $!; exit 0")
     process.communicate(timeout=30)
     assert process.returncode == 0
     assert gone(pids)
+
+
+def test_a_group_of_which_nobody_runs_any_more_is_not_waited_for() -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, process_group=0) as process:
+        assert is_left(process.pid)
+        assert process.stdin is not None
+        process.stdin.close()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is there until it is collected
+        assert not is_left(process.pid)
 
 
 def test_ctrl_c_on_a_terminal_leaves_no_process_and_no_port(tmp_path: Path) -> None:

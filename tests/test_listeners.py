@@ -90,6 +90,17 @@ def test_a_busy_port_is_one_clear_line_that_names_its_option(option: str, tmp_pa
     )
 
 
+@pytest.mark.parametrize("option", ["--listen", "--inbound", "--explicit", "--admin"])
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
+def test_an_address_that_is_not_the_machines_own_is_one_clear_line(option: str, host: str, tmp_path: Path) -> None:
+    command = [COMMAND, "run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", option, f"{host}:8000"]
+    command += ["--app", "http://127.0.0.1:9"] if option == "--inbound" else []
+    done = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2, done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"cannot listen on {host}:8000: this machine has no such address; give {option} another, ")
+
+
 def test_a_proxy_that_others_can_reach_is_told_of_when_it_starts(tmp_path: Path) -> None:
     with running(tmp_path, "--explicit", "0.0.0.0:0") as (process, _):
         process.terminate()

@@ -90,6 +90,7 @@ KEPT = [
     "viewed_product_8412377",
     "viewed_507f1f77bcf86cd799439011",
     "6f1c2b7e-93d4-4c5a-8f20-1b7d9e4a6c38",
+    "viewed_123e4567-e89b-12d3-a456-426614174000",
     "report_2026_11_24",
     "1700000000000 is a time in milliseconds, not in seconds",
     "2023-11-14T22:13:20+00:00 and 2023-11-14 22:13:20.123456",

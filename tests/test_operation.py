@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import signal
 import subprocess
 import time
@@ -123,6 +124,23 @@ def test_an_exemption_expires_while_the_proxy_runs_and_is_reported(tmp_path: Pat
     assert err.count("expired on") == 1
 
 
+def test_what_it_holds_is_told_at_the_start_and_at_the_end(tmp_path: Path) -> None:
+    config = tmp_path / "cio-proxy.yaml"
+    config.write_text(
+        "inbound: 127.0.0.1:0\napp: http://127.0.0.1:9\nprobe: {share: 5%}\n"
+        "rules:\n  no-rate-limiting: {action: pace, track: 1}\n"
+    )
+    with running(tmp_path, "--config", str(config)) as (process, ready):
+        for _ in range(5):
+            identify(ready)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+    assert "cio-proxy: the latency probe holds 5% of Customer.io's answers back, for 0.4 s\n" in err
+    assert re.search(
+        r"^cio-proxy: requests that came too fast: [1-4] would be held back in enforce$", err, re.MULTILINE
+    )
+
+
 def test_expired_and_unused_exemptions_are_reported(tmp_path: Path) -> None:
     config = tmp_path / "cio-proxy.yaml"
     config.write_text(EXEMPTION % "2026-01-31")
@@ -175,7 +193,9 @@ def test_enforcement_is_switched_by_command_while_traffic_flows(tmp_path: Path) 
         assert metric(ready, 'cio_proxy_requests_total{api="track_v1",listener="outbound",outcome="unaudited"}') == 1
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
-    assert command(tmp_path, "enforcement", *admin).returncode == 2
+    gone = command(tmp_path, "enforcement", *admin)
+    assert gone.returncode == 2
+    assert gone.stderr == f"no proxy at {admin[1]}: connection refused; --admin names another\n"
 
 
 def test_a_change_needs_the_token_on_loopback_too(tmp_path: Path) -> None:

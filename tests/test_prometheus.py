@@ -9,11 +9,13 @@ import re
 import runpy
 import socket
 import subprocess
+import threading
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,42 @@ class Prometheus:
         return result
 
 
+REPORTED = ("sent", "delivered", "bounced")
+
+
+@contextmanager
+def answering() -> Iterator[str]:
+    """The URL of an app that takes every webhook."""
+
+    class App(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), App) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def report(inbound: str, metric: str) -> None:
+    """Customer.io's webhook of what became of a mail."""
+    told = {"event_id": f"E-{metric}", "object_type": "email", "metric": metric, "data": {"delivery_id": "D1"}}
+    request = urllib.request.Request(
+        f"{inbound}/hooks", json.dumps(told).encode(), {"X-CIO-Timestamp": "1", "X-CIO-Signature": "00"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.status == 204
+
+
 @pytest.fixture(scope="module")
 def demo() -> dict[str, Any]:
     """What `scripts/demo.py` defines."""
@@ -113,11 +151,13 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory, demo: dict[str, Any]) -
         pytest.skip(str(missing))
     with ExitStack() as stack:
         started = []
-        for enforcement in ("observe", "enforce"):
+        app = stack.enter_context(answering())
+        inbound = ("--inbound", "127.0.0.1:0", "--app", app)
+        for enforcement, more in (("observe", inbound), ("enforce", ())):
             folder = tmp_path_factory.mktemp(enforcement)
             config = folder / "cio-proxy.yaml"
             config.write_text("rules: {missing-email: {window: 1s}}")
-            options = ("--config", str(config), "--enforcement", enforcement)
+            options = ("--config", str(config), "--enforcement", enforcement, *more)
             started.append(stack.enter_context(running(folder, *options))[1])
         targets = [ready["admin"].removeprefix("http://") for ready in started]
         server = Prometheus(tmp_path_factory.mktemp("prometheus"), targets)
@@ -131,6 +171,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory, demo: dict[str, Any]) -
             demo["play"](clean, ready["outbound"])
             for pitfall in demo["BAD"]:
                 demo["play"](bad, ready["outbound"], pitfall)
+        for metric in REPORTED:
+            report(started[0]["inbound"], metric)
         yield server
 
 
@@ -202,6 +244,20 @@ def test_what_the_enforcing_proxy_refused_is_counted_and_its_client_is_named(pro
         lambda: by_label(prometheus, "Top clients A", "client"), lambda found: max(found.values(), default=0) > 0
     )
     assert [client for client, count in clients.items() if client != "other" and count > 0]
+
+
+def test_the_first_delivery_of_a_kind_is_counted(prometheus: Prometheus) -> None:
+    def seen() -> set[str]:
+        series = prometheus.lately(at("Deliveries A"))
+        return {f"{each['metric']['channel']} {each['metric']['metric']}" for each in series if figures([each])}
+
+    wanted = {f"email {metric}" for metric in REPORTED}
+    assert eventually(seen, lambda found: found >= wanted) == wanted
+
+
+def test_nothing_was_paced_and_that_is_told(prometheus: Prometheus) -> None:
+    results = {each["metric"]["result"]: max(figures([each])) for each in prometheus.lately(at("Paced requests A"))}
+    assert results == dict.fromkeys(CLOSED["result"], 0)
 
 
 def test_in_a_real_prometheus_the_demo_fires_what_it_should_and_nothing_else(prometheus: Prometheus) -> None:

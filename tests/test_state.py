@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 
-from cio_proxy.state import hash_key
+from cio_proxy.state import alone, hash_key
 
 KEY = bytes(range(32))
 
@@ -14,6 +15,16 @@ KEY = bytes(range(32))
 def test_a_key_is_made_once(tmp_path: Path) -> None:
     assert hash_key(tmp_path) == hash_key(tmp_path)
     assert (tmp_path / "hash.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_who_comes_while_it_is_made_waits_for_it(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as other:
+        with alone(tmp_path):
+            (tmp_path / "hash.key").touch()
+            coming = other.submit(hash_key, tmp_path)
+            wait([coming], timeout=0.1)
+            (tmp_path / "hash.key").write_bytes(KEY)
+        assert coming.result(10) == KEY
 
 
 @pytest.mark.parametrize("content", [KEY, KEY.hex().encode(), KEY.hex().upper().encode() + b"\n"])

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import ipaddress
 import json
-import os
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Collection, Generator, Mapping, Sequence
@@ -26,6 +25,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from cio_proxy.listening import refused
 from cio_proxy.model import APIS, CONFIDENCES, KINDS, SEVERITIES, TAKEN, Address
 from cio_proxy.sinks.journal import Journal
 from cio_proxy.sinks.metrics import Metrics
@@ -91,8 +91,7 @@ class Admin:
         try:
             listening = socket.create_server((address.host, address.port), family=family)
         except OSError as error:
-            reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
-            raise OSError(f"admin cannot listen on {address}: {reason}") from error
+            raise OSError(refused(address, error, "--admin")) from error
         host, port = listening.getsockname()[:2]
         app = self.app(guarded=not ipaddress.ip_address(host).is_loopback)
         self._server = _Server(

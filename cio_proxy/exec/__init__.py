@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cio_proxy.exec.child import NotStarted, finished
-from cio_proxy.exec.surroundings import surroundings
+from cio_proxy.exec.surroundings import behind, surroundings
 from cio_proxy.run import Proxy
 
-__all__ = ["NotStarted", "Run", "execute"]
+__all__ = ["NotStarted", "Run", "behind", "execute"]
 
 
 class Run(NamedTuple):
@@ -21,15 +20,14 @@ class Run(NamedTuple):
     summary: Mapping[str, Any]
 
 
-async def execute(proxy: Proxy, command: Sequence[str], environ: Mapping[str, str]) -> Run:
-    """Start the proxy, run the command behind it until it ends, and stop everything.
+async def execute(proxy: Proxy, command: Sequence[str], environ: Mapping[str, str], folder: Path) -> Run:
+    """Start the proxy, run the command behind it until it ends, and stop everything. `folder` takes files until then.
 
     Raises OSError where the proxy cannot listen, and NotStarted where the command cannot be started.
     """
     ready = await proxy.start()
     try:
-        with tempfile.TemporaryDirectory(prefix="cio-proxy-") as folder:
-            code = await finished(command, surroundings(environ, ready, proxy.authority, Path(folder)))
+        code = await finished(command, surroundings(environ, ready, proxy.folder, folder))
     finally:
         await proxy.stop()
     return Run(code, proxy.summary())

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -14,6 +15,8 @@ BY_TERMINAL: Final = frozenset({signal.SIGINT, signal.SIGQUIT})
 """What a terminal sends to everything in its foreground by itself."""
 LEFT_SECONDS: Final = 2.0
 """How long processes that a command leaves behind may take to end when they are asked to."""
+ENDED: Final = "ZX"
+"""The states of a process that has ended."""
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 
 
@@ -65,7 +68,10 @@ async def finished(command: Sequence[str], environment: Mapping[str, str]) -> in
 
 @contextlib.contextmanager
 def forwarding(forward: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Hand on the signals that we are sent; what we were started to ignore, the command ignores too."""
+    """Hand on the signals that we are sent; what we were started to ignore, the command ignores too.
+
+    Once the command has ended so do we, when all is stopped and told: only the keys of a terminal break that off.
+    """
     loop = asyncio.get_running_loop()
     heard = [number for number in FORWARDED if signal.getsignal(number) != signal.SIG_IGN]
     for number in heard:
@@ -75,6 +81,8 @@ def forwarding(forward: Callable[[signal.Signals], None]) -> Iterator[None]:
     finally:
         for number in heard:
             loop.remove_signal_handler(number)
+            if number not in BY_TERMINAL:
+                loop.add_signal_handler(number, lambda: None)
 
 
 def in_foreground() -> bool:
@@ -93,16 +101,33 @@ def in_foreground() -> bool:
 
 async def ended(group: int) -> None:
     """End what is left of a process group: first by asking, then for good."""
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(group, number)
-        except (ProcessLookupError, PermissionError):  # nobody is left, or (macOS) only those that have ended
+        if not is_left(group):
             return
-        loop = asyncio.get_running_loop()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, number)
         until = loop.time() + LEFT_SECONDS
-        while loop.time() < until:
+        while is_left(group) and loop.time() < until:
             await asyncio.sleep(0.02)
-            try:
-                os.killpg(group, 0)
-            except (ProcessLookupError, PermissionError):
-                return
+
+
+def is_left(group: int) -> bool:
+    """Whether anything of a process group still runs.
+
+    Where the first process of a container collects no others, one that has ended stays for ever and takes signals, too.
+    """
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):  # nobody is left, or (macOS) only those that have ended
+        return False
+    states = [stat for stat in map(stat_of, Path("/proc").glob("[0-9]*")) if stat[2:3] == [str(group)]]
+    return not states or any(state[0] not in ENDED for state in states)
+
+
+def stat_of(process: Path) -> list[str]:
+    """The state of a process, its parent, its group, and more; nothing of one that is gone."""
+    try:
+        return (process / "stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from cio_proxy.bounces import marks, reacts
 from cio_proxy.model import REACTED, Call, Fact, Key, Kind, Outcome, Span
-from cio_proxy.recognise import marks, reacts
 
 KINDS: frozenset[Kind] = frozenset(
     {

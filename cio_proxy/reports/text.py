@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TextIO
 
 from cio_proxy.model import SEVERITIES
-from cio_proxy.sinks.console import page
+from cio_proxy.sinks.console import page, summary
 from cio_proxy.sinks.kinds import Kind
 
 
@@ -16,7 +17,7 @@ def report(kinds: Sequence[Kind], stream: TextIO) -> None:
     for kind in sorted(kinds, key=_worst_first):
         shown.show(kind.first)
         if kind.count > 1:
-            shown.again(f"{kind.count:,} times")
+            shown.again(summary(Counter({(kind.first.rule, kind.first.action): kind.count - 1})))
 
 
 def _worst_first(kind: Kind) -> tuple[int, str, int]:

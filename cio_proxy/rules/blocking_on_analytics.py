@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import sqrt
 
-from cio_proxy.model import Call, Finding, Known, Outcome, Param, RuleInfo, Settings, Waits
+from cio_proxy.model import Call, Finding, Known, Outcome, Param, RuleInfo, Settings, Unavailable, Waits
 
 Z = 3.29
 """One in two thousand: how often pure chance may look like waiting, at one look."""
@@ -45,14 +45,18 @@ def applies(settings: Settings) -> bool:
     return settings.inbound is not None
 
 
-def review(call: Call, outcome: Outcome, known: Known) -> Iterator[Finding]:
+def review(call: Call, outcome: Outcome, known: Known) -> Iterator[Finding | Unavailable]:
     """Judge what the probe has gathered by this answer of the app's."""
     for waits in outcome.waits:
         if waits.held:
             least = difference(waits)
             if least >= known.params["effect"] / 100:
                 yield _proved(waits)
-        elif waits.traced and waits.free >= known.params["samples"] and waits.nested >= 0.95 * waits.free:
+        elif not waits.traced:
+            yield Unavailable("nothing was held back, and no trace tells which request a call is part of")
+        elif waits.free < known.params["samples"]:
+            yield Unavailable("nothing was held back, and there are too few calls for a hint")
+        elif waits.nested >= 0.95 * waits.free:
             yield _hint(waits)
 
 

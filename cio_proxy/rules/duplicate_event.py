@@ -6,7 +6,8 @@ The usual causes are a handler that is registered twice, and two services that b
 Both events were accepted, and they are the same bytes: person, name, time and data. Two requests that
 carry ids of their own (an event's `id`, a `messageId`) are two events, or, with one id, a repetition
 that Customer.io ignores. A retry is not judged: neither one marked with `X-Retry-Count`, nor one after
-an answer that never came or was an error of the server. Requests that overlap are not judged either.
+an answer that never came or was an error of the server. Requests that overlap are not judged either, nor is an event of
+somebody who was deleted meanwhile, as between two tests: the first one is gone.
 
 Most events may well happen twice in two seconds: somebody presses a button again. Judged are those that
 have a time to the millisecond, and those whose name says that something is done (`order_completed`) and
@@ -25,7 +26,21 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from cio_proxy.model import Call, Fact, Finding, Form, Key, Known, Origin, Outcome, Param, RuleInfo, Span, recalled
+from cio_proxy.model import (
+    DELETED,
+    Call,
+    Fact,
+    Finding,
+    Form,
+    Key,
+    Known,
+    Origin,
+    Outcome,
+    Param,
+    RuleInfo,
+    Span,
+    recalled,
+)
 
 RULE = RuleInfo(
     id="duplicate-event",
@@ -86,9 +101,13 @@ def _again(call: Call, known: Known, sent: Span, same_exchange: bool) -> Iterato
     gap = call.at - sent.last
     if not 0 <= gap <= known.params["within"] or call.exchange.header("x-retry-count") is not None:
         return
+    deleted = [known.span(Key(DELETED, call.workspace, identifier)) for identifier in call.identifiers]
+    if any(span is not None and span.last >= sent.last for span in deleted):
+        return  # and the first event with the person
+    ago = f"{gap:.1f} s" if gap >= 0.1 else "less than 0.1 s"
     yield RULE.finding(
         call.name_at,
-        "the same event stands in the batch twice" if same_exchange else f"the same event was sent {gap:.1f} s before",
+        "the same event stands in the batch twice" if same_exchange else f"the same event was sent {ago} before",
         effect="Customer.io stores both: counts double, and a campaign that may be entered again mails twice.",
         fix="Send each event from one place, and give it an id of its own, which makes a repetition harmless.",
         confidence="likely",

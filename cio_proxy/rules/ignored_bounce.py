@@ -29,6 +29,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from cio_proxy.bounces import permanence, reacts
 from cio_proxy.model import (
     BOUNCED,
     MINUTE,
@@ -47,7 +48,6 @@ from cio_proxy.model import (
     Span,
     Unavailable,
 )
-from cio_proxy.recognise import permanence, reacts
 
 DAY = 86_400.0
 REMEMBERED = 30 * DAY

@@ -177,12 +177,13 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
     name = _judged(call)
     if not name:
         return ()
-    if (word := normal(name)) and (other := _usual(call, name, word, known)):
-        return _respelled(call, name, other)
     convention: str = known.params["convention"]
     usual = _style(call, known) if convention == "auto" else None
     if convention == "auto":
         convention = usual.name if usual else "any" if call.api == "pipelines" else "snake_case"
+    if (word := normal(name)) and (other := _usual(call, name, word, known)):
+        is_better = convention == "any" or fits(other.name, convention) or not fits(name, convention)
+        return _respelled(call, name, other, is_better)
     if convention == "any" or fits(name, convention) or (call.api == "pipelines" and name in SPECIFIED):
         return ()
     if usual and usual.name != "snake_case" and style_of(name) in ("", MIXED):
@@ -297,7 +298,7 @@ def _style(call: Call, known: Known) -> Style | None:
     return Style(usual, most, total) if enough and usual != MIXED else None
 
 
-def _respelled(call: Call, name: str, other: Spelling) -> Iterator[Finding]:
+def _respelled(call: Call, name: str, other: Spelling, is_better: bool) -> Iterator[Finding]:
     hidden = _HIDDEN.match(other.name) is not None
     shown = "another spelling" if hidden else f"`{other.name}`"
     yield RULE.finding(
@@ -305,7 +306,7 @@ def _respelled(call: Call, name: str, other: Spelling) -> Iterator[Finding]:
         f"one event has two spellings: {shown} ({_times(other.times)}) and `{name}` ({_times(other.own + 1)})",
         effect="Campaigns match names exactly: these are two events, and a campaign on one never hears of the other.",
         fix="Use one spelling in all code and campaigns.",
-        corrected=None if hidden else other.name,
+        corrected=other.name if is_better and not hidden else None,
         name=name,
         confidence="certain",
     )

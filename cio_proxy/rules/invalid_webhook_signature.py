@@ -42,7 +42,9 @@ def _finding(call: Call, fault: str, is_signed: bool) -> Iterator[Finding]:
         "header:X-CIO-Signature",
         f"a webhook with {fault}",
         effect="Whoever posted it may not be Customer.io: an app that does not check takes it for a report.",
-        fix="Give the proxy the key of this webhook; if it has it, let the app check `X-CIO-Signature`, too.",
+        fix="Give the proxy the key of this webhook; if it has it, let the app check `X-CIO-Signature`, too."
+        if is_signed
+        else "Let the app check `X-CIO-Signature`: Customer.io signs what it reports of e-mail.",
         confidence="certain" if is_signed or call.body.get("object_type") == "email" else "possible",
         whole=True,
     )

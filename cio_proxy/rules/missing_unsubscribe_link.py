@@ -12,8 +12,11 @@ components is not judged either. A word for it in some forty languages counts as
 short links and images do; so does a `List-Unsubscribe` header.
 
 Transactional mail needs no link. It is judged where `send_to_unsubscribed: false` says that it is for subscribers;
-the parameter `transactional` says otherwise. Its `List-Unsubscribe` is of use to Gmail and Yahoo only with an https
-address and `List-Unsubscribe-Post: List-Unsubscribe=One-Click` beside it.
+the parameter `transactional` says otherwise. A webhook tells by the origin that it names which mail is one; where it
+names none, nothing is said.
+
+A `List-Unsubscribe` that a transactional mail is sent with, or that a webhook shows, is of use to Gmail and Yahoo only
+with an https address and `List-Unsubscribe-Post: List-Unsubscribe=One-Click` beside it.
 
 Fix: put `{% unsubscribe_url %}` or `{% manage_subscription_preferences_url %}` into a link of the mail, or of its
 layout.
@@ -30,7 +33,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from cio_proxy.mail import LIST_UNSUBSCRIBE, has_nothing_to_follow, is_whole, one_click, way_out, without_content
+from cio_proxy.mail import (
+    LIST_UNSUBSCRIBE,
+    OneClick,
+    has_nothing_to_follow,
+    is_whole,
+    one_click,
+    way_out,
+    without_content,
+)
 from cio_proxy.model import (
     Call,
     Confidence,
@@ -71,6 +82,8 @@ RULE = RuleInfo(
 )
 
 MESSAGES: Final = ("/v1/campaigns/", "/v1/broadcasts/", "/v1/newsletters", "/v1/transactional")
+MARKETING: Final = ("campaign_id", "broadcast_id", "newsletter_id")
+"""What a webhook names as the origin of a mail that is no transactional one."""
 MAIL_ONLY: Final = ("subject", "preheader_text", "body_amp", "from_id", "reply_to_id")
 """What no other kind of message has, where `type` does not say which kind it is."""
 OBJECTS: Final = 100
@@ -99,9 +112,9 @@ class Mail(NamedTuple):
     """The text that is put around it; empty for none, None where nobody says."""
     language: str
     headers: Mapping[str, str]
-    message: str
+    message: str = ""
     """What stands for the message: its path."""
-    layout_id: str
+    layout_id: str = ""
     """The id, or the name, of the layout; empty where nobody says."""
 
 
@@ -123,8 +136,7 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[F
 def check(call: Call, known: Known) -> Iterable[Finding | Unavailable]:
     """Content that is written, a message that is sent, and what a webhook says was sent."""
     if call.kind == "webhook_metric":
-        mail = was_sent(call)
-        return () if mail is None else _judge(mail)
+        return _sent(call, known.params["transactional"])
     if call.kind == "send_message":
         return _sending(call, known.params["transactional"])
     mail = written(call)
@@ -140,14 +152,7 @@ def _sending(call: Call, judged: str) -> Iterator[Finding | Unavailable]:
         return
     body, headers = call.body, _headers(call.body.get("headers"))
     if fault := one_click(headers):
-        yield RULE.finding(
-            "/headers",
-            fault.fault,
-            effect="Gmail and Yahoo show no button to leave with one click, which they ask of marketing mail.",
-            fix="Send both headers: `List-Unsubscribe: <https://…>` and `List-Unsubscribe-Post:"
-            " List-Unsubscribe=One-Click`.",
-            confidence="certain" if fault.proven else "likely",
-        )
+        yield _no_button("/headers", fault)
     subject = body.get("subject")
     is_meant = judged == "all" or (judged != "never" and body.get("send_to_unsubscribed") is False)
     if not is_meant and not (judged == "promotional" and isinstance(subject, str) and _OFFER.search(subject)):
@@ -156,18 +161,30 @@ def _sending(call: Call, judged: str) -> Iterator[Finding | Unavailable]:
     text = body.get(at)
     if isinstance(text, str) and text:
         layout = "" if body.get("transactional_message_id") is None else None
-        yield from _judge(Mail(text, f"/{at}", layout, _language(call), headers, "", ""))
+        yield from _judge(Mail(text, f"/{at}", layout, _language(call), headers))
 
 
-def was_sent(call: Call) -> Mail | None:
-    """The mail that a webhook shows, or None: only where body content is switched on, and for no transactional one."""
+def _sent(call: Call, judged: str) -> Iterator[Finding | Unavailable]:
+    """What was sent, as a webhook shows it where body content is switched on: the whole mail, and its headers.
+
+    It says where the mail came from (reference 7.3). One that is of no campaign, broadcast or newsletter is a
+    transactional one, of which `send_to_unsubscribed` is not told, or a test.
+    """
     sent = call.data
-    content = sent.get("content")
-    if call.name != "sent" or call.body.get("object_type", "email") != "email" or not isinstance(content, str):
-        return None
-    if not content or "transactional_message_id" in sent or not isinstance(sent.get("subject"), str):
-        return None
-    return Mail(content, pointer(call.data_at, "content"), "", "", _headers(sent.get("headers")), "", "")
+    if call.name != "sent" or call.body.get("object_type") != "email":
+        return
+    content, subject = sent.get("content"), sent.get("subject")
+    if not (isinstance(content, str) and content and isinstance(subject, str)):
+        return
+    if sent.get("transactional_message_id") is not None:
+        if judged != "all" and not (judged == "promotional" and _OFFER.search(subject)):
+            return
+    elif all(sent.get(origin) is None for origin in MARKETING):
+        return
+    headers = _headers(sent.get("headers"))
+    if fault := one_click(headers):
+        yield _no_button(pointer(call.data_at, "headers"), fault)
+    yield from _judge(Mail(content, pointer(call.data_at, "content"), "", "", headers))
 
 
 def written(call: Call) -> Mail | None:
@@ -278,6 +295,17 @@ def _finding(mail: Mail) -> Finding:
     )
 
 
+def _no_button(at: str, fault: OneClick) -> Finding:
+    return RULE.finding(
+        at,
+        fault.fault,
+        effect="Gmail and Yahoo show no button to leave with one click, which they ask of marketing mail.",
+        fix="Send both headers: `List-Unsubscribe: <https://…>` and `List-Unsubscribe-Post:"
+        " List-Unsubscribe=One-Click`.",
+        confidence="certain" if fault.proven else "likely",
+    )
+
+
 def _unfilled(mail: Mail) -> Finding:
     return RULE.finding(
         mail.at,
@@ -310,7 +338,7 @@ def _layouts(mail: Mail) -> Iterator[str]:
 
 
 def _keys(call: Call, of: str) -> tuple[Key, Key]:
-    return Key(WITH_LINK, call.workspace, of), Key(WITHOUT_LINK, call.workspace, of)
+    return call.joined_key(WITH_LINK, of), call.joined_key(WITHOUT_LINK, of)
 
 
 def _of_layout(call: Call, mail: Mail, remember: float) -> Iterator[Fact]:
@@ -358,4 +386,12 @@ def _headers(sent: Json) -> dict[str, str]:
         pairs = [(each.get("name"), each.get("value")) for each in sent if isinstance(each, dict)]
     else:
         return {}
-    return {name.lower(): value for name, value in pairs if isinstance(name, str) and isinstance(value, str)}
+    texts = ((name, _value(told)) for name, told in pairs if isinstance(name, str))
+    return {name.lower(): value for name, value in texts if value is not None}
+
+
+def _value(told: Json) -> str | None:
+    """The value of a header, or the several that it has."""
+    if isinstance(told, list):
+        return ", ".join(each for each in told if isinstance(each, str))
+    return told if isinstance(told, str) else None

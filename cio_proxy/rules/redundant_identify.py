@@ -18,11 +18,12 @@ See https://docs.customer.io/integrations/api/track/ (identify)
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from cio_proxy.model import DELETED, Call, Fact, Finding, Groups, Json, Key, Known, Outcome, Param, RuleInfo, Sample
+from cio_proxy.heartbeats import NAMES, is_heartbeat
+from cio_proxy.model import DELETED, Call, Fact, Finding, Groups, Key, Known, Outcome, Param, RuleInfo, Sample
+from cio_proxy.recognise import moment_of, place_label
 
 RULE = RuleInfo(
     id="redundant-identify",
@@ -38,24 +39,12 @@ RULE = RuleInfo(
         # An hourly job that sends everybody is many a sync, and legitimate (reference 9.14).
         "window": Param(3600.0, "within how much time", "duration"),
         "heartbeats": Param(
-            ("heartbeat", "is_online", "online", "presence"),
+            NAMES,
             "attributes that are sent to say that a person is there",
             "names",
         ),
     },
 )
-
-AGES = 1 << 44
-"""More milliseconds than any clock has shown since 1970, until the year 2527."""
-IDENTIFYING = frozenset({"id", "email", "anonymous_id", "_timestamp"})
-"""What an identify may say beside a state and still be a heartbeat."""
-PRESENT = frozenset({"online", "offline", "active", "inactive", "idle", "away", "available", "busy"})
-"""Values that say whether somebody is there."""
-PRESENCE = PRESENT | {"presence", "present", "heartbeat", "ping", "alive", "connected", "seen"}
-"""Words in the name of an attribute that does."""
-_WORD = re.compile(r"[A-Za-z][a-z]*")
-_LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
-_DIGITS = str.maketrans("abcdefghijklmnop", "0123456789abcdef")
 
 
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[Fact]:
@@ -64,7 +53,7 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[F
     if key is None or outcome.kind != "accepted":
         return ()
     said = Sample(2, plain=frozenset((call.state,)))  # two that came at once may say two things
-    return (Fact(key, Groups(max(1, params["times"] - 1), {when(call): said}), params["window"]),)
+    return (Fact(key, Groups(max(1, params["times"] - 1), {place_label(call.at, call.item): said}), params["window"]),)
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
@@ -79,10 +68,10 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
 def _again(call: Call, latest: Mapping[str, Sample], known: Known) -> Iterator[Finding]:
     params = known.params
     same = (known.member(call.state),)
-    first = call.at - max(seconds_before(call, each) for each in latest)
+    first = min(map(moment_of, latest))
     if call.at - first > params["window"] or any(said.hashes != same for said in latest.values()):
         return
-    if _is_heartbeat(call.attributes, params["heartbeats"]):
+    if is_heartbeat(call.attributes, params["heartbeats"]):
         return
     for identifier in call.identifiers:
         deleted = known.span(Key(DELETED, call.workspace, identifier))
@@ -97,32 +86,9 @@ def _again(call: Call, latest: Mapping[str, Sample], known: Known) -> Iterator[F
     )
 
 
-def _is_heartbeat(attributes: Mapping[str, Json], names: Sequence[str]) -> bool:
-    if not attributes.keys().isdisjoint(names):
-        return True
-    states = [each for each in attributes.items() if each[0] not in IDENTIFYING]
-    return bool(states) and all(_is_state(*each) for each in states)
-
-
-def _is_state(name: str, value: Json) -> bool:
-    if isinstance(value, bool) or (isinstance(value, str) and value.lower() in PRESENT):
-        return True
-    return not PRESENCE.isdisjoint(map(str.lower, _WORD.findall(name[:100])))
-
-
 def _key(call: Call) -> Key | None:
     person = call.subject
     return None if person is None else call.key("identify-latest", person)
-
-
-def when(call: Call) -> str:
-    """The time of a call as a label of which the latest comes first, and stays; of letters, which nothing masks."""
-    return f"{AGES - round(call.at * 1000):012x}{min(call.item or 0, 0xFFF):03x}".translate(_LETTERS)
-
-
-def seconds_before(call: Call, label: str) -> float:
-    """How long before a call the one of this label was."""
-    return call.at - (AGES - int(label[:12].translate(_DIGITS), 16)) / 1000
 
 
 def _span(seconds: float) -> str:

@@ -191,18 +191,19 @@ def _unknown_person(call: Call, known: Known) -> Iterator[Finding]:
 
 
 def _late_identify(call: Call, known: Known, identifier: str, event: Span) -> Iterator[Finding]:
-    gap = call.at - event.first
+    seconds = call.at - event.first
+    gap = f"{seconds:.1f} s" if seconds >= 0.1 else "less than 0.1 s"
     created_at = created(call.attributes)
     if created_at is not None:
         if created_at < max(event.first - CLOCK_SKEW, known.since):
             return  # there before the event, or before anybody looked
-        message = f"the first identify came {gap:.1f} s after an event for the same new person"
+        message = f"the first identify came {gap} after an event for the same new person"
         yield _finding(call, event, message, "certain")
-    elif gap <= SIGN_UP and known.span(Key("sign-up-first", call.workspace, identifier)):
-        message = f"the first identify came {gap:.1f} s after a sign-up event for the same person"
+    elif seconds <= SIGN_UP and known.span(Key("sign-up-first", call.workspace, identifier)):
+        message = f"the first identify came {gap} after a sign-up event for the same person"
         yield _finding(call, event, message, "likely")
     else:
-        message = f"the first identify that was seen came {gap:.1f} s after an event for the same person"
+        message = f"the first identify that was seen came {gap} after an event for the same person"
         if _counts(call, event, known) and (wrong := _usual(call, known)):
             yield _finding(call, event, f"{message}; so it was for {wrong:.0f} people", "likely")
         else:

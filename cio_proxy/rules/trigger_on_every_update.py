@@ -21,10 +21,11 @@ See https://docs.customer.io/journeys/identifying-people/
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, Final
 
+from cio_proxy.heartbeats import IDENTIFYING, NAMES, is_heartbeat
 from cio_proxy.model import (
     Call,
     Fact,
@@ -41,7 +42,7 @@ from cio_proxy.model import (
     Sample,
     folded,
 )
-from cio_proxy.recognise import moment
+from cio_proxy.recognise import moment, moment_of, place_label
 
 DAY = 86_400.0
 
@@ -63,7 +64,7 @@ RULE = RuleInfo(
         "within": Param(60.0, "within how much time", "duration"),
         "people": Param(5, "of how many people: of one it may be a test, or a row that is changed by hand"),
         "heartbeats": Param(
-            ("heartbeat", "is_online", "online", "presence"),
+            NAMES,
             "attributes that are sent to say that a person is there",
             "names",
         ),
@@ -86,14 +87,6 @@ ALONE: Final = 0.1
 """Of the events so many may follow no identify."""
 COUNTED: Final = 300
 """Occurrences and people that are told apart; beyond that their number is estimated."""
-IDENTIFYING: Final = frozenset(
-    {"id", "email", "phone", "anonymous_id", "created_at", "createdAt", "_timestamp", "_update"}
-)
-"""What every identify may say, and which is no news."""
-AGES: Final = 1 << 44
-"""More milliseconds than any clock has shown since 1970, until the year 2527."""
-_LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
-_DIGITS = str.maketrans("abcdefghijklmnop", "0123456789abcdef")
 LATEST, CHURNING, FOLLOWING = "identify-churn", "identify-churning", "update-events"
 IDENTIFIES: Final = "\0identify"
 
@@ -113,7 +106,7 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[F
     if call.kind != "identify" or outcome.kind != "accepted" or call.subject is None or (at := sent_at(call)) is None:
         return ()
     said = Sample(4, plain=frozenset((call.state, lasting(call))))  # two that came at once may say two things
-    latest = Groups(max(1, params["times"] - 1), {label(at, call.item): said})
+    latest = Groups(max(1, params["times"] - 1), {place_label(at, call.item): said})
     return (Fact(Key(LATEST, call.workspace, call.subject), latest, max(params["within"], params["follows"])),)
 
 
@@ -142,7 +135,7 @@ def churn(call: Call, known: Known) -> float | None:
     latest = known.groups(Key(LATEST, call.workspace, call.subject))
     if latest is None or len(latest.samples) < known.params["times"] - 1:
         return None
-    span = at - min(map(time_of, latest.samples))
+    span = at - min(map(moment_of, latest.samples))
     same, all_same = known.member(lasting(call)), known.member(call.state)
     if not 0 <= span <= known.params["within"] or any(same not in said.hashes for said in latest.samples.values()):
         return None
@@ -173,10 +166,10 @@ def _of_identify(call: Call, known: Known) -> Iterator[Fact]:
         yield _counted(call, {IDENTIFIES: occurrence(call)})
 
 
-def has_more(attributes: Mapping[str, Json], heartbeats: Iterable[str]) -> bool:
-    """Whether something is sent that stays as it is: a heartbeat has no such thing, or is called one."""
-    names = {name for name, value in attributes.items() if is_lasting(name, value)}
-    return bool(names) and attributes.keys().isdisjoint(heartbeats)
+def has_more(attributes: Mapping[str, Json], heartbeats: Collection[str]) -> bool:
+    """Whether something is sent that stays as it is, and is no heartbeat."""
+    said = {name: value for name, value in attributes.items() if name in heartbeats or is_lasting(name, value)}
+    return bool(said) and not is_heartbeat(said, heartbeats)
 
 
 def is_lasting(name: str, value: Json) -> bool:
@@ -191,7 +184,7 @@ def lasting(call: Call) -> str:
     """What an identify says that lasts."""
     attributes = {name: value for name, value in call.attributes.items() if is_lasting(name, value)}
     said = repr(("lasting", tuple(call.person), attributes, call.body.get("cio_relationships")))
-    return blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return blake2b(said.encode(), digest_size=16).hexdigest()
 
 
 # --- an event after every identify -----------------------------------------------------------------
@@ -236,7 +229,7 @@ def _of_event(call: Call, known: Known) -> Iterator[Fact]:
 
 
 def _follows(at: float, latest: Groups | None, known: Known) -> bool:
-    return latest is not None and any(0 <= at - time_of(each) <= known.params["follows"] for each in latest.samples)
+    return latest is not None and any(0 <= at - moment_of(each) <= known.params["follows"] for each in latest.samples)
 
 
 def _labels(call: Call) -> tuple[str, str, str]:
@@ -268,13 +261,3 @@ def sent_at(call: Call) -> float | None:
     if told is None:
         return call.at
     return told if abs(call.at - told) <= 60 else None
-
-
-def label(at: float, item: int | None) -> str:
-    """A time, and a place in a batch, as a label; the latest comes first, and stays. Nothing masks letters."""
-    return f"{AGES - round(at * 1000):012x}{0xFFF - min(item or 0, 0xFFF):03x}".translate(_LETTERS)
-
-
-def time_of(label: str) -> float:
-    """The time of a label."""
-    return (AGES - int(label[:12].translate(_DIGITS), 16)) / 1000

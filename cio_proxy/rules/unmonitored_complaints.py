@@ -25,6 +25,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from cio_proxy.bounces import permanence
 from cio_proxy.model import (
     REACTED,
     Call,
@@ -40,7 +41,6 @@ from cio_proxy.model import (
     Span,
     Unavailable,
 )
-from cio_proxy.recognise import permanence
 
 DAY = 86_400.0
 COUNTED = 1_024
@@ -196,7 +196,7 @@ def _of_day(call: Call, kind: str) -> Key:
 
 
 def _joined(call: Call, kind: str) -> Key:
-    return Key(kind, call.workspace if call.joined is None else call.joined, "complaints")
+    return call.joined_key(kind, "complaints")
 
 
 def _unanswered() -> Finding:

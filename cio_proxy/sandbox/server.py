@@ -11,7 +11,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import os
 import socket
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
@@ -20,6 +19,7 @@ from typing import Any, Literal
 
 import uvicorn
 
+from cio_proxy.listening import refused
 from cio_proxy.model import Json, Region
 from cio_proxy.sandbox import app_api, pipelines, track_v1, track_v2, webhooks, wire
 from cio_proxy.sandbox.people import Ring
@@ -229,9 +229,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listener = socket.create_server((host, port), family=family, backlog=512)
     except (OSError, OverflowError, UnicodeError) as error:
-        code = error.errno if isinstance(error, OSError) else None
-        reason = os.strerror(code) if code and code > 0 else str(error)  # a name that is not found has a negative one
-        raise OSError(f"the sandbox cannot listen on {host}:{port}: {reason}") from error
+        raise OSError(refused(f"{host}:{port}", error, "--listen")) from error
     # Its connections inherit this. asyncio sets it only where the socket names TCP, and each answer would take 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
 
-from cio_proxy.model import Api, End, Exemption, Finding, Kind, RuleInfo, Taken
+from cio_proxy.model import PACED, Api, Call, End, Exemption, Finding, Kind, Paced, RuleInfo, Taken
 from cio_proxy.sinks.record import rfc3339
 from cio_proxy.sinks.score import ACCEPTED, Score
 
@@ -30,7 +30,9 @@ class Coverage:
         """Forget all that was counted."""
         self._requests = 0
         self._blocked = 0
+        self._paced: Counter[Paced] = Counter()
         self._calls: Counter[tuple[Api, Kind]] = Counter()
+        self._looks: Counter[tuple[Api, Kind]] = Counter()
         self._by_rule: Counter[str] = Counter()
         self._fired: Counter[str] = Counter()
         self._exempted: Counter[Exemption] = Counter()
@@ -55,6 +57,15 @@ class Coverage:
         self._blocked += end.ending in ("blocked", "partial")
         self._score.passed(end.exchange.at)
 
+    def looked(self, calls: Sequence[Call]) -> None:
+        """Rules looked at what stands for a request of the app's own users: no call with Customer.io."""
+        for call in calls:
+            self._looks[call.api, call.kind] += 1
+
+    def paced(self, result: Paced) -> None:
+        """An exchange came too fast: it was held, or passed all the same, or would have been held."""
+        self._paced[result] += 1
+
     def unable(self, rule: str, reason: str) -> None:
         """A rule could not judge a call."""
         reasons = self._unavailable[rule]
@@ -70,6 +81,7 @@ class Coverage:
             "requests": self._requests,
             "calls": self._calls.total(),
             "blocked": self._blocked,
+            "paced": {result: self._paced[result] for result in PACED},
             "by_rule": dict(self._by_rule),
             "exempt": self._accepted["exempt"],
             "baselined": self._accepted["baselined"],
@@ -88,8 +100,9 @@ class Coverage:
         }
 
     def _of(self, rule: RuleInfo) -> dict[str, Any]:
-        """Applicable are calls of the kinds that the rule declares; exercised those it could judge."""
-        applicable = sum(count for (api, kind), count in self._calls.items() if api in rule.apis and kind in rule.kinds)
+        """Applicable are calls, and looks, of the kinds that the rule declares; exercised those it could judge."""
+        seen = self._calls + self._looks
+        applicable = sum(count for (api, kind), count in seen.items() if api in rule.apis and kind in rule.kinds)
         unavailable = self._unavailable[rule.id]
         return {
             "applicable": applicable,

@@ -7,12 +7,14 @@ a line stands for: over all lines of a kind it sums to the occurrences, less tho
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final
 
 from cio_proxy.model import End, Finding, JournalSettings, Taken
@@ -90,6 +92,8 @@ class Journal:
         if settings.path is not None:
             self._file = RotatedFile(settings.path, settings.max_bytes, settings.keep)
             self._writer = Writer(self._write, finish=self._file.close, size=settings.queue, name="journal")
+            if not Path(settings.path).parent.is_dir():  # told now, not only when there is something to lose
+                self._broke(FileNotFoundError(errno.ENOENT, "its folder is not there"))
 
     def found(self, finding: Finding) -> None:
         """Write a finding in full, or count it for its fingerprint's next line."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version as version_of
+from itertools import chain
 from typing import Final
 
 import prometheus_client as prometheus
@@ -37,17 +38,24 @@ CLIENTS: Final = 20
 """How many client names get series of their own; any further one counts as `other`."""
 AUDIT_BUCKETS: Final = (25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 50e-3, 0.25)
 UPSTREAM_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-OUTBOUND: Final[tuple[Api, ...]] = tuple(api for api in APIS if api not in ("webhooks", "unknown"))
+INBOUND: Final[Api] = "webhooks"
+OUTBOUND: Final[tuple[Api, ...]] = tuple(api for api in APIS if api not in (INBOUND, "unknown"))
+WEBHOOK_KINDS: Final[tuple[Kind, ...]] = ("webhook_metric", "other", "unreadable")
 
-CHANNELS: Final = frozenset({"customer", "email", "push", "in_app", "sms", "slack", "webhook", "whatsapp"})
-DELIVERY_METRICS: Final = frozenset(
-    {
-        *("subscribed", "unsubscribed", "cio_subscription_preferences_changed", "drafted", "attempted", "sent"),
-        *("delivered", "opened", "clicked", "converted", "bounced", "dropped", "spammed", "failed", "undeliverable"),
-        "replied",
-    }
-)
-"""What reporting webhooks are about, and what they tell (reference 7.3)."""
+_ANY: Final = ("drafted", "attempted", "sent", "clicked", "failed", "undeliverable")
+_PUSH: Final = (*_ANY, "delivered", "opened", "converted", "bounced", "dropped")
+DELIVERIES: Final[Mapping[str, tuple[str, ...]]] = {
+    "customer": ("subscribed", "unsubscribed", "cio_subscription_preferences_changed"),
+    "email": (*_PUSH, "unsubscribed", "spammed"),
+    "push": _PUSH,
+    "sms": (*_ANY, "delivered", "converted", "bounced", "replied"),
+    "in_app": (*_ANY, "opened", "converted"),
+    "slack": _ANY,
+    "webhook": _ANY,
+    "whatsapp": (*_PUSH, "replied"),
+}
+"""What reporting webhooks are about, and what they tell of each (reference 7.3)."""
+DELIVERY_METRICS: Final = frozenset(chain.from_iterable(DELIVERIES.values()))
 
 type Violation = tuple[str, Severity, Confidence, Taken, Api, str]
 
@@ -123,7 +131,7 @@ class Metrics:
         self._request_of((end.exchange.listener, end.api, end.ending)).inc()
         for labels, count in counted(end.calls).items():
             self._call_of(labels).inc(count)
-        if end.api == "webhooks" and not end.repeated:
+        if end.api == INBOUND and not end.repeated:
             for call in end.calls:
                 if call.kind == "webhook_metric":
                     self._deliveries.labels(*delivery(call)).inc()
@@ -208,10 +216,11 @@ class Metrics:
 
     def _start(self, rules: Sequence[RuleInfo], settings: Settings) -> None:
         """Put every series that this configuration can reach at 0, so that its first increase is seen."""
+        watched = OUTBOUND if settings.inbound is None else (*OUTBOUND, INBOUND)
         for rule in rules:
             self._rule_errors.labels(rule.id)
             for confidence, action in reachable(rule, settings):
-                for api in rule.apis.intersection(OUTBOUND) or rule.apis:
+                for api in rule.apis.intersection(watched) or rule.apis:
                     self._violation_of((rule.id, rule.severity, confidence, action, api, "other"))
         for api in OUTBOUND:
             for ending in ENDINGS:
@@ -229,6 +238,13 @@ class Metrics:
             self.degraded(part, False)
         if settings.inbound is not None:
             self._request_of(("inbound", "unknown", "unaudited"))
+            for ending in ENDINGS:
+                self._request_of(("inbound", INBOUND, ending))
+            for kind in WEBHOOK_KINDS:
+                self._call_of((INBOUND, kind))
+            for channel, metrics in DELIVERIES.items():
+                for metric in metrics:
+                    self._deliveries.labels(channel, metric)
             self.degraded("app", False)
 
     def _counter(self, name: str, about: str, *labels: str) -> prometheus.Counter:
@@ -255,7 +271,7 @@ def delivery(call: Call) -> tuple[str, str]:
     """What a webhook is about, and what it tells, in the words of reference 7.3; else `other`."""
     channel = call.body.get("object_type")
     return (
-        channel if isinstance(channel, str) and channel in CHANNELS else "other",
+        channel if isinstance(channel, str) and channel in DELIVERIES else "other",
         call.name if call.name in DELIVERY_METRICS else "other",
     )
 

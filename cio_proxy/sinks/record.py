@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from cio_proxy.model import Finding, Json
+from cio_proxy.recognise import template
 
 SCHEMA: Final = 1
 CORRECTED: Final = 300
 """Characters of a corrected value that are shown."""
-_MASKED: Final = re.compile(r"<[a-z-]+>|…\Z")
+_PART: Final = re.compile(r"<[a-z-]+>|…\Z")
 
 
 def record(finding: Finding, count: int = 1) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def record(finding: Finding, count: int = 1) -> dict[str, Any]:
 def exemption(finding: Finding) -> str:
     """The line of configuration that exempts what is like this finding: an item of `exemptions`.
 
-    Positions in lists and masked parts become `*`.
+    Positions in lists, and personal and variable parts, become `*`.
     """
     matchers = {"rule": finding.rule, "endpoint": finding.endpoint, "pointer": _glob(finding.pointer)}
     if finding.name is not None:
@@ -65,7 +66,7 @@ def exemption(finding: Finding) -> str:
 
 def _glob(text: str) -> str:
     """A text as a glob for what is like it; what a glob would read as a choice stands for any character."""
-    free = _MASKED.sub("*", text).replace("[", "?")
+    free = _PART.sub("*", template(text)).replace("[", "?")
     return "/".join("*" if part.isdigit() else part for part in free.split("/"))
 
 

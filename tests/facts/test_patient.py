@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -93,6 +94,83 @@ async def test_a_slow_read_fails_once_and_then_nobody_waits_until_it_is_tried_ag
     assert not await watched.reads()
     assert not await watched.reads()
     assert watched.weak.asked == 3
+
+
+class Distant(Weak):
+    """A store that answers after a few steps, each of which the loop has to look at."""
+
+    steps = 5
+
+    async def _weakness(self) -> None:
+        for _ in range(self.steps):
+            await asyncio.sleep(0.001)
+
+
+def busy(seconds: float) -> None:
+    """The loop does something else as soon as it can, and for so long."""
+    asyncio.get_running_loop().call_soon(time.sleep, seconds)
+
+
+async def test_what_the_loop_itself_was_late_for_is_no_failure_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patient, "READ_SECONDS", 0.3)
+    watched = Watched()
+    watched.store = Patient(Distant(), lambda at, name, error: None)
+    for _ in range(3):
+        busy(2 * patient.READ_SECONDS)
+        assert not await watched.reads()
+
+
+async def test_a_store_that_does_not_answer_has_failed_on_a_busy_loop_too() -> None:
+    watched = Watched()
+    watched.weak.seconds = 30
+    busy(2 * patient.READ_SECONDS)
+    with pytest.raises(TimeoutError):
+        await watched.reads()
+    with pytest.raises(TimeoutError):
+        await watched.reads()
+    assert watched.weak.asked == 1
+
+
+async def test_a_read_that_was_given_up_goes_on_no_more_and_is_not_missed(caplog: pytest.LogCaptureFixture) -> None:
+    ended = asyncio.Event()
+
+    class Failing(Weak):
+        async def _weakness(self) -> None:
+            try:
+                await asyncio.sleep(30)
+            finally:
+                ended.set()
+                raise ConnectionError
+
+    store = Patient(Failing(), lambda at, name, error: None)
+    with pytest.raises(TimeoutError):
+        await store.get_many([KEY.of], (), 2)
+    async with asyncio.timeout(5):
+        await ended.wait()
+    await asyncio.sleep(0)
+    gc.collect()
+    assert caplog.records == []
+
+
+async def test_a_caller_that_leaves_takes_its_read_along() -> None:
+    watched = Watched()
+    ended = asyncio.Event()
+
+    class Waiting(Weak):
+        async def _weakness(self) -> None:
+            try:
+                await asyncio.sleep(30)
+            finally:
+                ended.set()
+
+    watched.store = Patient(Waiting(), lambda at, name, error: None)
+    leaving = asyncio.create_task(watched.reads())
+    await asyncio.sleep(0.01)
+    leaving.cancel()
+    async with asyncio.timeout(5):
+        await ended.wait()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
 
 
 async def test_what_failed_is_tried_by_one_caller_alone(rests: float) -> None:

@@ -129,6 +129,21 @@ async def test_a_redis_that_takes_two_seconds_slows_nobody_and_nobody_is_refused
     await replica.store.close()
 
 
+async def test_a_healthy_redis_is_not_degraded_by_a_process_that_is_late_itself(
+    detour: servers.Detour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = Replica(through(detour))
+    await replica.beat()
+    assert await replica.passes(IDENTIFY)
+    detour.seconds = 0.01
+    monkeypatch.setattr(patient, "READ_SECONDS", 0.5)
+    for _ in range(2):
+        asyncio.get_running_loop().call_later(0.005, time.sleep, 1.0)
+        assert not await replica.passes(EVENT, 5), "who is unknown was asked of the store"
+    assert (replica.errors, replica.degraded) == (0, set())
+    await replica.store.close()
+
+
 async def test_a_redis_that_is_gone_stops_nothing_not_even_the_start(detour: servers.Detour) -> None:
     await detour.close()
     replica = Replica(through(detour))

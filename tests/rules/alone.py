@@ -24,9 +24,15 @@ def findings(
     *,
     headers: Mapping[str, str] | None = None,
     settings: Settings | None = None,
+    params: Mapping[str, Any] | None = None,
+    unable: list[str] | None = None,
     **exchange: Any,
 ) -> list[Finding]:
-    """All that a rule says of a request, `possible` findings too. `body` is what JSON is made of, or the bytes."""
+    """All that a rule says of a request, `possible` findings too. `body` is what JSON is made of, or the bytes.
+
+    `unable` is told why it could not judge.
+    """
+    reasons = [] if unable is None else unable
     host, slash, path = url.partition("/")
     raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     sent = {"Authorization": BASIC, "Content-Type": "application/json"} | dict(headers or {})
@@ -47,8 +53,14 @@ def findings(
         raise AssertionError(rule) from error
 
     rules = tuple(each for each in RULES if each.info.id == rule)
-    settings = replace(settings or Settings(), rules={rule: RuleSettings(report="possible")})
-    engine = Engine(settings, rules, sealed_with(b"k" * 32), rule_error=fail)
+    settings = replace(settings or Settings(), rules={rule: RuleSettings(report="possible", params=params or {})})
+    engine = Engine(
+        settings,
+        rules,
+        sealed_with(b"k" * 32),
+        rule_error=fail,
+        unable=lambda rule, reason: reasons.append(reason),
+    )
     return list(engine.judge(engine.open(request), Reading()).findings)
 
 

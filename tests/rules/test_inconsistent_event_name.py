@@ -154,6 +154,18 @@ async def test_both_spellings_are_told_with_how_often_each_was_seen() -> None:
     assert await said(("a_b", 99, 0), ("aB", 1, 1)) == [("`a_b` (99 times) and `aB` (once)", "certain")]
 
 
+@pytest.mark.parametrize(
+    ("convention", "corrected"), [("any", "aB"), ("auto", None), ("snake_case", None), ("camelCase", "aB")]
+)
+async def test_nobody_is_told_to_give_up_the_spelling_that_is_in_the_convention(
+    convention: str, corrected: str | None
+) -> None:
+    calls = [(at, "POST", URL, {"name": name}) for at, name in enumerate(["aB", "a_b"])]
+    found = await history(RULE, *calls, params={"convention": convention})
+    respelled = [finding for finding in found if "two spellings" in finding.message]
+    assert [(finding.name, finding.corrected) for finding in respelled] == [("a_b", corrected)]
+
+
 async def test_what_was_seen_very_often_is_estimated() -> None:
     ((message, _),) = await said(("a_b", 150, 0), ("aB", 1, 1))
     assert message.startswith("`a_b` (about 1")

@@ -9,11 +9,11 @@ import pytest
 from cio_proxy.apis.parts import Envelope
 from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.drivers import Recorded, audit_recorded
-from cio_proxy.model import EMPTY_DOCUMENT, NO_CREDENTIALS, Call, Exchange, Finding, RuleSettings, Settings, Unavailable
+from cio_proxy.model import EMPTY_DOCUMENT, NO_CREDENTIALS, Exchange, Finding, RuleSettings, Settings
 from cio_proxy.rules import RULES
-from cio_proxy.rules.missing_unsubscribe_link import MAIL_ONLY, OBJECTS, RULE, check, mails, path_of, was_sent
+from cio_proxy.rules.missing_unsubscribe_link import MAIL_ONLY, MARKETING, OBJECTS, RULE, mails, path_of
 
-from .alone import NOW, remembered, told
+from .alone import NOW, findings, remembered, told
 
 ID = RULE.id
 ACTION = "api.customer.io/v1/campaigns/7/actions/96"
@@ -33,49 +33,77 @@ SENT = {
 }
 
 
-def webhook(told: Mapping[str, Any], metric: str = "sent", object_type: str | None = "email") -> Call:
-    exchange = Exchange(id="1", at=NOW, method="POST", target=b"/hook", host="app", headers=(), body=b"{}")
-    envelope = Envelope(exchange, "webhooks", "w", "w", NO_CREDENTIALS, EMPTY_DOCUMENT)
-    body = {"metric": metric, "data": told} | ({} if object_type is None else {"object_type": object_type})
-    return envelope.call("webhook_metric", "webhook", body=body, name=metric, data=told, data_at="/data")
+def webhook(metric: str = "sent", object_type: str = "email", **more: Any) -> tuple[str, str, Any]:
+    """A webhook of what was sent; of `more`, None stands for nothing."""
+    told = {name: value for name, value in (SENT | more).items() if value is not None}
+    return "POST", "app/hooks", {"event_id": "1", "object_type": object_type, "metric": metric, "data": told}
 
 
-def said(call: Call) -> list[tuple[str, str, str]]:
-    results = list(check(call, None))  # type: ignore[arg-type]  # a webhook asks nothing
-    return [(each.pointer, each.confidence, each.message) for each in results if isinstance(each, Finding)]
+def said(*, transactional: str = "marked", **sent: Any) -> list[tuple[str, str]]:
+    return [(each.pointer, each.confidence) for each in of_sent(params={"transactional": transactional}, **sent)]
+
+
+def of_sent(*, params: Mapping[str, Any] | None = None, unable: list[str] | None = None, **sent: Any) -> list[Finding]:
+    """What is said of a webhook."""
+    signed = {"X-CIO-Signature": "00"}
+    return findings(ID, *webhook(**sent), headers=signed, params=params, unable=unable, listener="inbound")
 
 
 def test_a_mail_that_was_sent_without_a_link() -> None:
-    assert said(webhook(SENT)) == [("/data/content", "likely", "the mail has no link to unsubscribe")]
-    assert said(webhook(SENT, object_type=None)) != []
-    assert said(webhook({**SENT, "content": "<p>Hi</p>"})) == [
-        ("/data/content", "certain", "the mail has no link to unsubscribe")
-    ]
+    assert said() == [("/data/content", "likely")]
+    assert said(content="<p>Hi</p>") == [("/data/content", "certain")]
 
 
 @pytest.mark.parametrize(
-    "call",
+    "sent",
     [
-        webhook({**SENT, "content": f"{SENT['content']} Unsubscribe"}),
-        webhook({**SENT, "headers": {"List-Unsubscribe": "<https://shop.example/u>"}}),
-        webhook({**SENT, "headers": [{"name": "LIST-UNSUBSCRIBE", "value": "<https://shop.example/u>"}]}),
-        webhook({**SENT, "transactional_message_id": 3}),
-        webhook(SENT, metric="delivered"),
-        webhook(SENT, object_type="sms"),
-        webhook({**SENT, "content": None}),
-        webhook({**SENT, "content": ""}),
-        webhook({**SENT, "subject": None}),
-        webhook({name: value for name, value in SENT.items() if name != "content"}),
+        {"content": f"{SENT['content']} Unsubscribe"},
+        {"headers": {"List-Unsubscribe": "<mailto:leave@shop.example>"}},
+        {"headers": [{"name": "LIST-UNSUBSCRIBE", "value": "<mailto:leave@shop.example>"}]},
+        {"headers": {"List-Unsubscribe": ["<mailto:leave@shop.example>"]}},
+        {"metric": "delivered"},
+        {"object_type": "sms"},
+        {"content": None},
+        {"content": ""},
+        {"subject": None},
+        {"campaign_id": None},
+        {"transactional_message_id": 3},
+        {"transactional_message_id": 3, "campaign_id": None, "subject": "20% off"},
     ],
 )
-def test_what_was_sent_and_is_right_or_no_mail(call: Call) -> None:
-    assert said(call) == []
+def test_what_was_sent_and_is_right_or_no_marketing_mail(sent: dict[str, Any]) -> None:
+    assert said(**sent) == []
 
 
-def test_of_what_was_sent_the_content_is_the_whole_mail() -> None:
-    mail = was_sent(webhook(SENT))
-    assert mail is not None
-    assert (mail.layout, mail.message, mail.language, mail.headers) == ("", "", "", {})
+@pytest.mark.parametrize("origin", MARKETING)
+def test_every_origin_of_marketing_mail(origin: str) -> None:
+    sent: dict[str, Any] = {"campaign_id": None, origin: 4}
+    assert said(**sent) == [("/data/content", "likely")]
+
+
+@pytest.mark.parametrize(
+    ("transactional", "subject", "found"),
+    [
+        ("never", "20% off", 0),
+        ("marked", "20% off", 0),
+        ("promotional", "Your receipt", 0),
+        ("promotional", "20% off", 1),
+        ("all", "Your receipt", 1),
+    ],
+)
+def test_transactional_mail_that_was_sent_needs_a_link_where_the_configuration_says_so(
+    transactional: str, subject: str, found: int
+) -> None:
+    sent = {"campaign_id": None, "transactional_message_id": 3, "subject": subject}
+    assert len(said(transactional=transactional, **sent)) == found
+    assert len(said(transactional=transactional)) == 1
+
+
+def test_headers_of_what_was_sent_that_give_no_button() -> None:
+    assert said(headers={"List-Unsubscribe": "<https://shop.example/u>"}) == [("/data/headers", "likely")]
+    told = {"List-Unsubscribe": ["<https://shop.example/u>"], "List-Unsubscribe-Post": ["yes", 7]}
+    assert said(headers=told) == [("/data/headers", "certain")]
+    assert said(headers=told | {"List-Unsubscribe-Post": ["List-Unsubscribe=One-Click"]}) == []
 
 
 # --- what is written -------------------------------------------------------------------------------
@@ -300,7 +328,7 @@ async def test_a_transactional_template_that_is_read(answer: Any) -> None:
 def test_the_mails_of_an_answer() -> None:
     many = json.dumps({"a": [{"type": "email", "body": "x", "id": n} for n in range(OBJECTS + 5)]}).encode()
     found = list(mails(many, "/v1/x", "de"))
-    assert len(found) == OBJECTS
+    assert len(found) == OBJECTS == 100
     assert (found[1].message, found[1].at, found[1].language) == ("/v1/x/1", "/a/1/body", "de")
     (one,) = mails(b'{"a": {"type": "email", "body": "x", "language": "fr"}}', "/v1/x", "de")
     assert (one.message, one.at, one.language) == ("/v1/x", "/a/body", "fr")
@@ -327,14 +355,14 @@ def test_the_path_of_a_message(target: str, path: str) -> None:
 
 
 def test_what_is_not_judged_says_why() -> None:
-    reasons = []
+    reasons: list[str] = []
     for content in ("{{snippets.a}}", "a" * 200_000):
-        (result,) = check(webhook({**SENT, "content": content}), None)  # type: ignore[arg-type]
-        assert isinstance(result, Unavailable)
-        reasons.append(result.reason)
+        assert of_sent(unable=reasons, content=content) == []
+    assert told(ID, "PUT", ACTION, {"type": "email", "body": BARE}, unable=reasons) == []
     assert reasons == [
         "part of the mail is a snippet, a component or a variable",
         "the mail is too long, or in a language that is not known",
+        "the layout of the mail is not known",
     ]
 
 
@@ -387,9 +415,3 @@ async def test_segments_and_snippets_that_are_read_hold_no_mail() -> None:
     answer = {"segment": {"type": "email", "body": PAGE}}
     assert await audited(("GET", "api.customer.io/v1/segments", None, answer)) == []
     assert await audited(("GET", "api.customer.io/v1/campaigns/7/actions/96/language/ka", None, answer)) == []
-
-
-def test_no_word_on_the_layout_is_a_reason() -> None:
-    found = check(webhook(SENT), None)  # type: ignore[arg-type]
-    assert len(list(found)) == 1
-    assert OBJECTS == 100

@@ -4,11 +4,9 @@ from typing import Any
 
 import pytest
 
-from cio_proxy.masking import masked
-from cio_proxy.model import Call, Exchange, Finding
-from cio_proxy.rules.redundant_identify import seconds_before, when
+from cio_proxy.model import Finding
 
-from .alone import NOW, history, remembered
+from .alone import history, remembered
 
 RULE = "redundant-identify"
 URL = "track.customer.io/api/v1/customers/42"
@@ -46,45 +44,12 @@ async def test_two_identifies_of_one_moment_that_differ_are_a_change() -> None:
     assert said == []
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        *(
-            {name: 7}
-            for name in ("heartbeat", "is_online", "online", "presence", "lastSeen", "last_active", "inactive")
-        ),
-        *({f"app {word}": "x"} for word in ("offline", "idle", "away", "available", "busy", "present", "ping")),
-        *({f"{word}At": "x"} for word in ("alive", "connected", "presence", "heartbeat")),
-        *(
-            {"status": word}
-            for word in ("online", "offline", "active", "inactive", "idle", "away", "available", "BUSY")
-        ),
-        {"x" * 90 + "_online": 1},
-        {"in_app": True, "in_store": False},
-        {"presence": 1, "plan": "pro"},
-        *({"active": True, name: "x"} for name in ("id", "email", "anonymous_id", "_timestamp")),
-    ],
-    ids=str,
-)
-async def test_what_says_only_that_somebody_is_there_is_a_heartbeat(body: dict[str, Any]) -> None:
-    assert await found(0, 1, 2, body=body) == []
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"email": "ada@example.com"},
-        {"plan": "pro", "active": True},
-        {"status": "trial"},
-        {"seats": 1},
-        {"activeplan": "pro"},
-        {"x" * 94 + "_online": 1},
-        {"state": ["online"]},
-    ],
-    ids=str,
-)
-async def test_what_says_more_is_none(body: dict[str, Any]) -> None:
-    assert len(await found(0, 1, 2, body=body)) == 1
+async def test_a_heartbeat_is_no_repetition() -> None:
+    assert await found(0, 1, 2, body={"active": True}) == []
+    assert await found(0, 1, 2, body={"presence": 1, "plan": "pro"}) == []
+    assert len(await found(0, 1, 2, body={"presence": 1, "plan": "pro"}, heartbeats=())) == 1
+    assert len(await found(0, 1, 2, body={"active": True, "plan": "pro"})) == 1
+    assert len(await found(0, 1, 2, body={"email": "ada@example.com"})) == 1
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -96,22 +61,6 @@ async def test_a_person_who_was_deleted_at_the_moment_of_the_first_is_made_anew(
     same = [(at, "PUT", URL, {"plan": "pro"}) for at in (0, 1, 2)]
     assert await history(RULE, (0, "DELETE", URL, {}), *same, params={"times": 3}) == []
     assert len(await history(RULE, (-1, "DELETE", URL, {}), *same, params={"times": 3})) == 1
-
-
-def test_the_latest_come_first_and_stay_readable() -> None:
-    def call(at: float, item: int | None = None) -> Call:
-        exchange = Exchange(id="1", at=at, method="PUT", target=b"/", host="", headers=(), body=b"")
-        return Call(exchange=exchange, api="track_v1", kind="identify", endpoint="", workspace="", item=item)
-
-    labels = [when(call(at)) for at in (NOW + 1, NOW + 0.001, NOW, NOW - 1, 1.0, 0.0)]
-    assert labels == sorted(labels)
-    assert [masked(label) for label in labels] == labels
-    assert len({len(label) for label in labels}) == 1
-    assert seconds_before(call(NOW + 1.5), labels[2]) == 1.5
-    items = [when(call(NOW, item)) for item in (0, 1, 4095, 5000)]
-    assert len(set(items)) == 3
-    assert {len(label) for label in items} == {15}
-    assert seconds_before(call(NOW + 1.5), items[-1]) == 1.5
 
 
 async def test_of_a_person_the_latest_identifies_are_remembered_without_what_they_said() -> None:

@@ -146,6 +146,11 @@ async def test_two_connections_may_overtake_each_other_by_ten_seconds() -> None:
     assert len(await found(event(0), identify(0.25))) == 1
 
 
+async def test_an_identify_right_after_the_event_is_not_told_as_no_time_at_all() -> None:
+    (finding,) = await found(event(0), identify(0.004))
+    assert finding.message == "the first identify came less than 0.1 s after a sign-up event for the same person"
+
+
 async def test_an_update_alone_creates_nobody() -> None:
     assert await found(event(0), identify(5, b'{"_update": true, "a": 1}')) == []
 

@@ -5,18 +5,15 @@ from typing import Any
 import pytest
 
 from cio_proxy.apis.parts import Envelope
-from cio_proxy.masking import masked
+from cio_proxy.heartbeats import IDENTIFYING
 from cio_proxy.model import EMPTY_DOCUMENT, NO_CREDENTIALS, Call, Exchange, Finding, Person
 from cio_proxy.rules.trigger_on_every_update import (
-    IDENTIFYING,
     UPDATES,
     has_more,
     is_lasting,
     is_update,
-    label,
     lasting,
     sent_at,
-    time_of,
 )
 
 from .alone import NOW, history, remembered
@@ -202,7 +199,9 @@ async def test_history_is_no_churn() -> None:
     [
         ({"plan": "pro"}, True),
         ({"plan": "pro", "n": 1}, True),
-        ({"vip": False}, True),
+        ({"vip": False}, False),
+        ({"status": "away", "lastSeen": 7, "n": 1}, False),
+        ({"vip": False, "plan": "pro"}, True),
         ({"tags": []}, True),
         ({"n": 1, "x": 1.5, "gone": None}, False),
         ({"seen": "2026-11-24T10:00:00Z", "at": "1750000000"}, False),
@@ -211,7 +210,7 @@ async def test_history_is_no_churn() -> None:
         ({}, False),
     ],
 )
-def test_a_heartbeat_has_nothing_that_lasts(attributes: dict[str, Any], more: bool) -> None:
+def test_a_heartbeat_has_nothing_that_lasts_but_states(attributes: dict[str, Any], more: bool) -> None:
     assert has_more(attributes, ("beat",)) is more
 
 
@@ -219,19 +218,6 @@ def test_a_heartbeat_has_nothing_that_lasts(attributes: dict[str, Any], more: bo
 def test_identifiers_are_no_news(name: str) -> None:
     assert not is_lasting(name, "a")
     assert is_lasting(f"{name}_", "a")
-
-
-def test_identifiers_that_are_no_news_are_named() -> None:
-    assert sorted(IDENTIFYING) == [
-        "_timestamp",
-        "_update",
-        "anonymous_id",
-        "createdAt",
-        "created_at",
-        "email",
-        "id",
-        "phone",
-    ]
 
 
 # --- what is said, and when --------------------------------------------------------------------------
@@ -272,15 +258,6 @@ def test_when_a_call_was_made(made: Call, at: float | None) -> None:
     assert sent_at(made) == at
 
 
-def test_the_latest_come_first_and_stay_readable() -> None:
-    labels = [label(NOW, 0), label(NOW, None), label(NOW, 1), label(NOW, 99_999), label(NOW + 0.001, 7)]
-    assert labels[0] == labels[1]
-    assert sorted(labels) == [labels[4], labels[3], labels[2], labels[0], labels[1]]
-    assert all(masked(each) == each and len(each) == 15 for each in labels)
-    assert time_of(labels[0]) == NOW
-    assert time_of(labels[4]) == pytest.approx(NOW + 0.001)
-
-
 async def test_a_heartbeat_is_no_churn() -> None:
     beats = [identify(1, at, online=True, plan="pro", visits=number) for number, at in enumerate((0, 1, 2, 3, 4))]
     assert await found(*beats) == []
@@ -304,11 +281,3 @@ def test_who_is_spoken_of_is_part_of_what_is_said() -> None:
     assert one.state != other.state
     assert one.state != lasting(one)
     assert len(one.state) == 32
-
-
-@pytest.mark.parametrize("item", [4_095, 4_096, 10**6])
-def test_no_place_in_a_batch_is_too_far_behind(item: int) -> None:
-    assert label(NOW, item) == label(NOW, 4_095)
-    assert len(label(NOW, item)) == 15
-    assert label(NOW, 0) != label(NOW, 1)
-    assert label(NOW, None) == label(NOW, 0)

@@ -141,7 +141,7 @@ async def test_a_gzip_bomb_is_refused(cio: Service) -> None:
 async def test_a_busy_port_is_one_clear_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
-        with pytest.raises(OSError, match=f"^the sandbox cannot listen on 127.0.0.1:{port}: Address already in use$"):
+        with pytest.raises(OSError, match=f"^cannot listen on 127.0.0.1:{port}: address already in use; give --listen"):
             await Sandbox().start(port=port)
 
 

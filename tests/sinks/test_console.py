@@ -58,6 +58,7 @@ class Clock:
 
 
 type Shown = Callable[..., str]
+END_OF_TEXT = "\x03"
 
 
 @pytest.fixture
@@ -75,8 +76,12 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shown]:
             for finding in findings:
                 console.found(finding)
             console.close()
-            received = os.read(master, 1 << 16).decode()
-        return received.replace("\r\n", "\n")
+            stream.write(END_OF_TEXT)
+            stream.flush()
+            received = b""
+            while not received.endswith(END_OF_TEXT.encode()):  # a terminal hands on what it gets bit by bit
+                received += os.read(master, 1 << 16)
+        return received.decode().removesuffix(END_OF_TEXT).replace("\r\n", "\n")
 
     yield show
     os.close(master)
@@ -137,6 +142,21 @@ def test_a_pipe_gets_one_line_for_a_new_kind_and_counts_for_the_rest() -> None:
         f'cio-proxy: error millisecond-timestamp at {where}: {message} {exempt}, reason: "..."}}',
         "cio-proxy: again: 2 millisecond-timestamp would_block",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "glob"),
+    [
+        ("viewed_123e4567-e89b-12d3-a456-426614174000", "viewed_*"),
+        ("order_8412377_viewed", "order_*_viewed"),
+        ("mail to <email> sent", "mail to * sent"),
+        ("ada@example.com", "*"),
+        ("order_placed", "order_placed"),
+    ],
+)
+def test_the_line_that_exempts_fits_a_name_whatever_its_variable_part_is(name: str, glob: str) -> None:
+    (line,) = shown_in_lines(replace(FINDING, name=name))
+    assert f'name: "{glob}", reason' in line
 
 
 def test_what_the_operator_accepted_is_not_shown() -> None:

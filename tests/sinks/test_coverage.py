@@ -2,7 +2,11 @@
 
 from dataclasses import replace
 
-from cio_proxy.model import Call, End, Exchange, Finding, RuleInfo
+from cio_proxy.audit import Engine, sealed_with
+from cio_proxy.drivers import Auditor
+from cio_proxy.facts.memory import MemoryStore
+from cio_proxy.model import Address, Call, End, Exchange, Finding, RuleInfo, Settings, Waits
+from cio_proxy.rules import RULES
 from cio_proxy.sinks.coverage import REASONS, Coverage
 
 RULE = RuleInfo(id="missing-email", severity="warning", category="4", kinds=frozenset({"identify"}))
@@ -19,6 +23,7 @@ def test_nothing_seen_is_a_clean_summary() -> None:
         "requests": 0,
         "calls": 0,
         "blocked": 0,
+        "paced": {"held": 0, "passed": 0, "would": 0},
         "by_rule": {},
         "exempt": 0,
         "baselined": 0,
@@ -50,6 +55,18 @@ def test_a_rule_is_exercised_where_its_evidence_sufficed() -> None:
     }
 
 
+def test_what_rules_look_at_beside_exchanges_is_covered_and_is_no_call() -> None:
+    coverage = Coverage([replace(RULE, kinds=frozenset({"other"}))])
+    coverage.looked((replace(CALL, kind="other"),))
+    coverage.looked((replace(CALL, kind="other"),))
+    coverage.unable("missing-email", "too few")
+    summary = coverage.summary()
+    told = summary["coverage"]["missing-email"]
+    assert (summary["calls"], told["applicable"], told["exercised"]) == (0, 2, 1)
+    coverage.reset()
+    assert coverage.summary()["coverage"]["missing-email"]["applicable"] == 0
+
+
 def test_reasons_without_end_are_counted_as_other() -> None:
     coverage = Coverage([RULE])
     for number in range(100):
@@ -67,3 +84,27 @@ def test_what_the_operator_accepted_is_no_finding_of_the_summary() -> None:
     assert summary["by_rule"] == {"missing-email": 3}
     assert (summary["exempt"], summary["baselined"]) == (1, 1)
     assert summary["score"] == 95
+
+
+def test_what_the_latency_probe_tells_is_counted_as_judged_where_there_was_enough() -> None:
+    rule = next(rule for rule in RULES if rule.info.id == "blocking-on-analytics")
+    coverage = Coverage([rule.info])
+    settings = Settings(inbound=Address("127.0.0.1", 0), app="http://127.0.0.1:9")
+    engine = Engine(settings, (rule,), sealed_with(b"k" * 32), unable=coverage.unable)
+    auditor = Auditor(engine, MemoryStore(), (coverage,), looked=coverage.looked)
+    asked = replace(EXCHANGE, method="POST", target=b"/orders/{}", host="", listener="inbound")
+    proved = Waits("POST /orders/{}", "event order_placed", True, 0.6, 20, 20, 400, 1)
+    timed = proved._replace(traced=False, held=0, held_followed=0)
+    few = timed._replace(traced=True, free=20)
+    for waits in (proved, proved._replace(held_followed=0), timed, few):
+        auditor.noticed(asked, 200, (waits,))
+    assert coverage.summary()["requests"] == coverage.summary()["calls"] == 0
+    assert coverage.summary()["coverage"]["blocking-on-analytics"] == {
+        "applicable": 4,
+        "exercised": 2,
+        "fired": 1,
+        "unavailable": {
+            "nothing was held back, and no trace tells which request a call is part of": 1,
+            "nothing was held back, and there are too few calls for a hint": 1,
+        },
+    }

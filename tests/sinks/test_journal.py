@@ -257,6 +257,17 @@ def test_a_device_that_is_always_full_is_only_counted(caplog: pytest.LogCaptureF
     assert caplog.messages == ["journal /dev/full: No space left on device; traffic goes on, missing lines are counted"]
 
 
+def test_a_folder_that_is_not_there_is_told_at_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, degraded = tmp_path / "later" / "j", list[bool]()
+    journal = Journal(JournalSettings(path=str(path)), degraded=degraded.append)
+    assert caplog.messages == [f"journal {path}: its folder is not there; traffic goes on, missing lines are counted"]
+    path.parent.mkdir()
+    journal.found(finding())
+    journal.close()
+    assert degraded == [True, False]
+    assert len(lines(path)) == 1
+
+
 def test_a_folder_that_comes_later_heals_and_a_file_that_was_moved_away_is_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "later" / "j"
     journal = Journal(JournalSettings(path=str(path)))

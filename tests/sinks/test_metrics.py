@@ -7,9 +7,23 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from cio_proxy.model import KINDS, Api, Call, End, Exchange, Finding, Kind, RuleInfo, RuleSettings, Settings
+from cio_proxy.model import (
+    ENDINGS,
+    KINDS,
+    PACED,
+    Address,
+    Api,
+    Call,
+    End,
+    Exchange,
+    Finding,
+    Kind,
+    RuleInfo,
+    RuleSettings,
+    Settings,
+)
 from cio_proxy.rules import RULES
-from cio_proxy.sinks.metrics import CLIENTS, Metrics
+from cio_proxy.sinks.metrics import CLIENTS, DELIVERIES, Metrics
 from cio_proxy.sinks.score import Score
 
 INFOS = [rule.info for rule in RULES]
@@ -33,6 +47,9 @@ SAMPLE_NAMES = {
     "cio_proxy_upstream_duration_seconds_count": set(),
     "cio_proxy_rule_errors_total": {"rule"},
     "cio_proxy_store_errors_total": {"store"},
+    "cio_proxy_deliveries_total": {"channel", "metric"},
+    "cio_proxy_paced_total": {"result"},
+    "cio_proxy_held_seconds_total": set(),
     "cio_proxy_degraded": {"part"},
     "cio_proxy_dropped_records_total": {"sink"},
     "cio_proxy_client_connections_total": set(),
@@ -52,6 +69,9 @@ def scrape(metrics: Metrics) -> Series:
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
     return scrape(metrics).get((f"cio_proxy_{name}", frozenset(labels.items())))
+
+
+WITH_ALL_LISTENERS = Settings(enforcement="enforce", inbound=Address("127.0.0.1", 0), explicit=Address("127.0.0.1", 0))
 
 
 def fresh(settings: Settings | None = None) -> Metrics:
@@ -75,15 +95,16 @@ def end(**changes: Any) -> End:
 
 
 def test_every_series_has_its_documented_name_and_labels() -> None:
-    metrics = fresh()
+    metrics = fresh(WITH_ALL_LISTENERS)
     metrics.known = lambda: {"person": 3}
     found = {name: {key for key, _ in labels} for name, labels in scrape(metrics)}
     assert {name: found.get(name) for name in SAMPLE_NAMES} == SAMPLE_NAMES
     assert not [name for name in found if not name.startswith("cio_proxy_") or name.endswith("_created")]
 
 
-def test_a_fresh_proxy_has_its_series_at_zero_and_fewer_than_a_thousand() -> None:
-    series = scrape(fresh())
+@pytest.mark.parametrize("settings", [Settings(), WITH_ALL_LISTENERS], ids=["one listener", "all listeners"])
+def test_a_fresh_proxy_has_its_series_at_zero_and_fewer_than_a_thousand(settings: Settings) -> None:
+    series = scrape(fresh(settings))
     assert len(series) < 1000
     counters = {key: count for key, count in series.items() if key[0].endswith("_total")}
     assert set(counters.values()) == {0.0}
@@ -107,6 +128,43 @@ def test_the_series_at_start_are_what_the_configuration_can_reach() -> None:
         ]
     }
     assert violations(fresh(Settings(rules={info.id: RuleSettings(action="off") for info in INFOS}))) == set()
+
+
+def labelled(metrics: Metrics, name: str) -> set[tuple[str, ...]]:
+    """The values of the labels that a counter has series for, in the order of the names of the labels."""
+    return {
+        tuple(value for _, value in sorted(labels)) for found, labels in scrape(metrics) if found == f"cio_proxy_{name}"
+    }
+
+
+def test_what_webhooks_can_tell_starts_at_zero_where_they_come_in() -> None:
+    assert labelled(fresh(), "deliveries_total") == set()
+    assert ("webhooks", "forwarded", "inbound") not in {
+        (api, outcome, listener) for api, listener, outcome in labelled(fresh(), "requests_total")
+    }
+    metrics = fresh(WITH_ALL_LISTENERS)
+    assert labelled(metrics, "deliveries_total") == {(c, each) for c, told in DELIVERIES.items() for each in told}
+    assert {("webhooks", "inbound", ending) for ending in ENDINGS} <= labelled(metrics, "requests_total")
+    assert ("webhooks", "webhook_metric") in labelled(metrics, "calls_total")
+    started = {(api, rule) for _, api, _, _, rule, _ in labelled(metrics, "violations_total")}
+    assert {("webhooks", "ignored-bounce"), ("app", "ignored-bounce")} <= started
+
+
+def test_a_delivery_starts_no_series_of_its_own() -> None:
+    metrics = fresh(WITH_ALL_LISTENERS)
+    before = scrape(metrics).keys()
+    told = replace(call("webhooks", "webhook_metric"), name="bounced", body={"object_type": "email"})
+    metrics.ended(end(exchange=replace(EXCHANGE, listener="inbound"), api="webhooks", calls=(told,)))
+    assert scrape(metrics).keys() == before
+    assert value(metrics, "deliveries_total", channel="email", metric="bounced") == 1
+
+
+def test_every_result_of_pacing_starts_at_zero() -> None:
+    metrics = fresh()
+    assert labelled(metrics, "paced_total") == {(result,) for result in PACED}
+    metrics.paced("held", 0.5)
+    assert value(metrics, "paced_total", result="held") == 1
+    assert value(metrics, "held_seconds_total") == 0.5
 
 
 def test_every_occurrence_counts_under_its_own_action() -> None:

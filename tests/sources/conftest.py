@@ -32,8 +32,12 @@ async def read_message(reader: asyncio.StreamReader) -> bytes:
     head = await reader.readuntil(b"\r\n\r\n")
     lower = head.lower()
     if b"transfer-encoding: chunked" in lower:
-        body = b""
-        while not body.endswith(b"0\r\n\r\n"):
+        body, size = b"", -1
+        while size:
+            line = await reader.readuntil(b"\r\n")
+            size = int(line.partition(b";")[0], 16)
+            body += line + (await reader.readexactly(size + 2) if size else b"")
+        while not body.endswith(b"\r\n\r\n"):  # trailers
             body += await reader.readuntil(b"\r\n")
         return head + body
     length = 0

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import ssl
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 from cryptography.x509 import DNSName
 from mitmproxy.certs import CertStore
+from mitmproxy.options import CONF_BASENAME
 
 from cio_proxy.model import Address, Settings, TlsSettings
+from cio_proxy.sources.mitm.certificates import authority
+from cio_proxy.state import alone
 
 from .conftest import OK, OpenDoor, read_message, request, upstream
 from .test_explicit import EXPLICIT, exchanged, ours, tunnel
@@ -120,6 +124,20 @@ async def test_nobody_but_its_owner_may_read_what_is_written(open_door: OpenDoor
     assert {"mitmproxy-ca.pem", "mitmproxy-ca-cert.pem", "ca-bundle.pem"} < modes.keys()
     assert any(name.startswith("upstream-roots-") for name in modes)
     assert set(modes.values()) == {0o600}
+
+
+def test_who_starts_while_another_makes_the_authority_waits_for_it(tmp_path: Path) -> None:
+    folder = tmp_path / "certificates"
+    CertStore.from_store(folder, CONF_BASENAME, 2048)
+    key = folder / "mitmproxy-ca.pem"
+    whole = key.read_bytes()
+    with ThreadPoolExecutor(1) as other:
+        with alone(folder):
+            key.write_bytes(whole[:100])
+            coming = other.submit(authority, Settings(state=str(tmp_path)))
+            wait([coming], timeout=0.3)
+            key.write_bytes(whole)
+        assert coming.result(10) == folder
 
 
 async def test_the_bundle_for_the_app_holds_the_usual_authorities_ours_and_the_given_ones(

@@ -116,6 +116,16 @@ async def test_plain_http_to_customerio_is_audited_and_to_others_passes(open_doo
     assert [(end.exchange.listener, end.exchange.tls) for end in door.sink.ends] == [("explicit", False)]
 
 
+async def test_another_site_that_cannot_be_reached_is_no_trouble_of_the_upstream(
+    open_door: OpenDoor, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = list[bool]()
+    async with upstream() as raw, open_door(raw.url, EXPLICIT, upstream_trouble=said.append) as door:
+        answer = await door.send(b"GET http://127.0.0.1:1/ HTTP/1.1\r\nHost: 127.0.0.1:1\r\n\r\n", "explicit")
+    assert answer.startswith(b"HTTP/1.1 502")
+    assert (said, [record.getMessage() for record in caplog.records]) == ([], [])
+
+
 async def test_a_redirect_to_the_other_region_is_the_clients_to_follow(open_door: OpenDoor) -> None:
     location = b"https://track-eu.customer.io/api/v1/customers/42"
     moved = b"HTTP/1.1 307 Moved\r\nLocation: %b\r\nContent-Length: 0\r\n\r\n" % location
@@ -161,6 +171,8 @@ async def test_a_site_that_cannot_be_reached_is_a_502_before_anything_else(open_
         answer, (_, writer) = await connected(door, itself)
         writer.close()
         assert answer.startswith(b"HTTP/1.1 502 ")
+        sent = f"PUT http://{door.door.addresses['outbound']}/api/v1/customers/42 HTTP/1.1\r\nHost: a\r\n\r\n"
+        assert "that is this proxy itself" in gateway_error(await door.send(sent.encode(), "explicit"), 502)
         gateway_error(await door.send(b"GET http://127.0.0.1:9/ HTTP/1.1\r\nHost: a\r\n\r\n", "explicit"), 502)
 
 
@@ -216,6 +228,20 @@ async def test_a_client_that_trusts_somebody_else_is_told_of_once(
     assert f"let it trust {authority}, as `cio-proxy env` shows" in track
     assert "cdp.customer.io" in cdp
     assert door.sink.ends == []
+
+
+@pytest.mark.parametrize("sent", [b"\x16\x03\x01", b"\x16\x03\x01\x00\x05hello"], ids=["too little", "none"])
+async def test_a_client_that_was_shown_no_certificate_is_not_told_of(
+    sent: bytes, open_door: OpenDoor, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    async with open_door("http://127.0.0.1:9") as door:
+        reader, writer = await door.connect()
+        writer.write(sent)
+        writer.write_eof()
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 async def test_stopping_waits_for_an_answer_in_a_tunnel_and_not_for_an_idle_one(open_door: OpenDoor) -> None:

@@ -64,6 +64,33 @@ async def test_an_answer_that_repeats_its_length_passes_with_one(lengths: tuple[
     assert raw.connections == 1
 
 
+@pytest.mark.parametrize(
+    ("answer", "passed"),
+    [
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        ),
+        (b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", b"HTTP/1.1 204 No Content\r\n\r\n"),
+        (
+            b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            b"HTTP/1.1 204 No Content\r\n\r\n",
+        ),
+    ],
+    ids=["a length beside chunks", "a 204 in chunks", "a 204 with its end"],
+)
+async def test_an_answer_that_says_twice_how_long_it_is_passes_with_what_counts(
+    answer: bytes, passed: bytes, open_door: OpenDoor
+) -> None:
+    async with upstream(lambda _: answer) as raw, open_door(raw.url) as door:
+        reader, writer = await door.connect()
+        for _ in range(2):
+            writer.write(EVENT)
+            assert await asyncio.wait_for(reader.readexactly(len(passed)), 10) == passed
+        writer.close()
+    assert door.sink.endings == ["forwarded", "forwarded"]
+
+
 @pytest.mark.parametrize("lengths", [("2", "3"), ("2", "+2"), ("02", "02"), ("2", ""), ("2,", "2"), ("-2", "-2")])
 async def test_an_answer_with_lengths_that_differ_or_are_none_is_a_502(
     lengths: tuple[str, ...], open_door: OpenDoor
@@ -285,12 +312,28 @@ async def test_a_malformed_head_is_a_400_and_counted(open_door: OpenDoor) -> Non
     assert raw.connections == 0
 
 
-async def test_trailers_are_dropped_and_the_request_goes_on(open_door: OpenDoor) -> None:
+@pytest.mark.parametrize("more", [b"a" * 65_536, b"X-More: 1\r\n" * 8_192], ids=["one line", "many lines"])
+async def test_a_head_that_does_not_end_is_refused_and_counted(more: bytes, open_door: OpenDoor) -> None:
+    async with upstream() as raw, open_door(raw.url) as door:
+        reader, writer = await door.connect()
+        writer.write(b"GET / HTTP/1.1\r\nHost: h\r\nX-More: " + more * 17)
+        assert "head is over" in gateway_error(await asyncio.wait_for(read_message(reader), 10), 431)
+        writer.close()
+        assert (await door.send(request("PUT", "/x", b"{}", b"X-Large: " + b"a" * 2**19))).startswith(b"HTTP/1.1 200")
+    assert door.sink.endings == ["failed", "forwarded"]
+
+
+@pytest.mark.parametrize(
+    "more", [b"0" * 2**21, b"2;" + b"x" * 2**21, b"0\r\n" + b"X: 1\r\n" * 2**19], ids=["size", "extension", "trailers"]
+)
+async def test_chunks_whose_framing_does_not_end_are_refused(more: bytes, open_door: OpenDoor) -> None:
     head = request("PUT", "/api/v1/customers/42", b"", b"Transfer-Encoding: chunked")
     async with upstream() as raw, open_door(raw.url) as door:
-        answer = await door.send(head + b'1a\r\n{"email": "a@example.com"}\r\n0\r\nX-Sum: 1\r\n\r\n')
-    assert answer.startswith(b"HTTP/1.1 200")
-    assert b"X-Sum" not in raw.received[0]
+        reader, writer = await door.connect()
+        writer.write(head + more)
+        assert "framing" in gateway_error(await asyncio.wait_for(read_message(reader), 10), 400)
+        writer.close()
+    assert door.sink.endings == ["failed"]
 
 
 async def test_stopping_lets_a_request_in_flight_finish(open_door: OpenDoor) -> None:

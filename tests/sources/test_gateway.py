@@ -147,17 +147,20 @@ async def test_a_slow_first_answer_does_not_shorten_the_time_of_the_next(open_do
     assert door.sink.endings == ["forwarded"] * 3
 
 
+JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
 @pytest.mark.parametrize(
     "told",
     [
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{} ",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        JSON + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}\r\n",
         b"HTTP/1.1 200 OK\r\nBad Name: x\r\nContent-Length: 2\r\n\r\n{}",
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+        JSON + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
         b"\x16\x03\x01 garbage\r\n\r\n",
         b"HTTP/1.1 twohundred OK\r\n\r\n",
     ],
-    ids=["two lengths", "length and chunked", "bad name", "bad chunk", "garbage", "bad status"],
+    ids=["two lengths", "a length, said to be chunked", "bad name", "bad chunk", "garbage", "bad status"],
 )
 async def test_an_answer_that_is_no_proper_http_is_a_502(told: bytes, open_door: OpenDoor) -> None:
     async with upstream(lambda _: told) as raw, open_door(raw.url) as door:
@@ -219,13 +222,46 @@ async def test_an_upstream_may_close_an_idle_connection(open_door: OpenDoor) -> 
     assert door.sink.endings == ["forwarded"] * 2
 
 
-async def test_trailers_of_an_answer_are_dropped(open_door: OpenDoor) -> None:
+@pytest.mark.parametrize("at_once", [True, False], ids=["in one packet", "byte by byte"])
+async def test_trailers_of_both_sides_go_on_and_the_connections_are_used_again(
+    at_once: bool, open_door: OpenDoor
+) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-    async with upstream(lambda _: head + b"2\r\n{}\r\n0\r\nX-Sum: 1\r\n\r\n") as raw, open_door(raw.url) as door:
+    answer = head + b"2\r\n{}\r\n0\r\nX-Sum: 1\r\nx-odd:  a b\r\n\r\n"
+    chunked = request("POST", "/api/v1/customers/42/events", b"", b"Transfer-Encoding: chunked")
+    body = b'{"name": "order_placed"}'
+    sent = chunked + b"%x\r\n%b\r\n0\r\nX-Sum: 2\r\n\r\n" % (len(body), body)
+    async with upstream(lambda _: answer) as raw, open_door(raw.url) as door:
         reader, writer = await door.connect()
         for _ in range(2):
-            writer.write(READ)
-            assert await read_message(reader) == head + b"2\r\n{}\r\n0\r\n\r\n"
+            for piece in [sent] if at_once else [bytes([byte]) for byte in sent]:
+                writer.write(piece)
+                await asyncio.sleep(0)
+            assert await read_message(reader) == answer.replace(b":  a", b": a")
+        writer.write(READ)
+        assert await read_message(reader) == answer.replace(b":  a", b": a")
         writer.close()
     assert raw.connections == 1
-    assert door.sink.endings == ["forwarded"] * 2
+    assert [received.partition(b"\r\n\r\n")[2] for received in raw.received[:2]] == [sent[len(chunked) :]] * 2
+    assert door.sink.endings == ["forwarded"] * 3
+
+
+JSON_IN_CHUNKS = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+)
+
+
+@pytest.mark.parametrize("trailer", [b"no colon", b"Transfer-Encoding: gzip", b"Content-Length: x"])
+async def test_trailers_that_cannot_be_read_are_an_error(trailer: bytes, open_door: OpenDoor) -> None:
+    whole = JSON_IN_CHUNKS + trailer + b"\r\n\r\n"
+    async with upstream(lambda _: whole) as raw, open_door(raw.url) as door:
+        assert (await door.send(READ)).startswith(b"HTTP/1.1 502 ")
+
+
+async def test_a_trailer_that_would_frame_or_route_a_message_is_left_out(open_door: OpenDoor) -> None:
+    framing = b"Content-Length: 7\r\nTransfer-Encoding: chunked\r\nHost: other.example.com\r\n"
+    whole = JSON_IN_CHUNKS + framing + b"X-Sum: 1\r\n\r\n"
+    async with upstream(lambda _: whole) as raw, open_door(raw.url) as door:
+        assert await door.send(READ) == JSON_IN_CHUNKS + b"X-Sum: 1\r\n\r\n"
+    async with upstream(lambda _: JSON_IN_CHUNKS + framing + b"\r\n") as raw, open_door(raw.url) as door:
+        assert await door.send(READ) == JSON_IN_CHUNKS + b"\r\n"

@@ -19,7 +19,7 @@ from mitmproxy.http import Headers, MessageData, Request
 from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, server
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers.http import HttpClient, HttpLayer, _http1
+from mitmproxy.proxy.layers.http import HttpClient, HttpLayer, HttpStream, _http1
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHook
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 
@@ -40,11 +40,20 @@ def source(of: Any) -> str:
 
 def test_mitmproxy_still_looks_up_by_name_what_we_replace() -> None:
     assert "make_error_response(" in source(_http1.Http1Server.read_headers)
-    assert "make_body_reader(" in source(_http1.Http1Client.read_headers)
     assert "http1.read_response_head(" in source(_http1.Http1Client.read_headers)
     assert "self.child_layer = Http1Client(" in source(HttpClient._handle_event)
     assert "check_option_type" in source(MessageData)
     assert vars(MessageData)["__post_init__"] is not None
+
+
+def test_mitmproxy_still_reads_and_sends_no_trailers_over_http_1() -> None:
+    for side in (_http1.Http1Server, _http1.Http1Client):
+        assert "self.body_reader = make_body_reader(" in source(side.read_headers)
+        assert 'SendData(self.conn, b"0\\r\\n\\r\\n")' in source(side.send)
+        assert "Trailers" not in source(side.send)
+    assert "NotImplementedError" in source(_http1.Http1Connection.read_body)
+    assert "self.flow.request.trailers" in source(HttpStream.state_stream_request_body)
+    assert "self.flow.response.trailers" in source(HttpStream.send_response)
 
 
 def test_mitmproxy_still_treats_an_empty_line_as_a_head_and_an_end_as_an_abort() -> None:

@@ -126,6 +126,10 @@ async def test_an_upstream_that_accepts_nobody_is_told_of_though_the_client_has_
         ("Multiple exceptions: [Errno 111] Connect call failed ('::1', 9), [Errno 111] x", "connection refused"),
         ("[Errno -2] Name or service not known", "Name or service not known"),
         ("the upstream did not accept a connection in time (5 s)", "did not accept a connection in time (5 s)"),
+        (
+            "Connection killed: Request destination unknown. Unable to",
+            "that is this proxy itself, which is better named in NO_PROXY",
+        ),
         ("refused:\x1b[2J\n 407", "refused:?[2J 407"),
         ("x" * 500, "x" * 200),
     ],

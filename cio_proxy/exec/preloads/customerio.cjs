@@ -1,13 +1,16 @@
 // Leads what Node sends to Customer.io to the proxy: by fetch and undici, and by its own https, none of which look at
-// HTTPS_PROXY. All other hosts are left alone.
+// HTTPS_PROXY. All other hosts are left alone; so is everything in a process that was given NODE_OPTIONS alone.
 "use strict";
 
 const http = require("node:http");
 const https = require("node:https");
 const { syncBuiltinESMExports } = require("node:module");
 
-const proxy = new URL(process.env.CIO_PROXY_URL);
-const hosts = new Set(process.env.CIO_PROXY_HOSTS.split(" "));
+const { CIO_PROXY_URL, CIO_PROXY_HOSTS } = process.env;
+if (!CIO_PROXY_URL || !CIO_PROXY_HOSTS) return;
+
+const proxy = new URL(CIO_PROXY_URL);
+const hosts = new Set(CIO_PROXY_HOSTS.split(" "));
 const isOurs = (url) => url.protocol === "https:" && hosts.has(url.hostname);
 
 // The dispatcher that every undici shares, Node's own included; Node loads it when one of fetch's classes is asked for.

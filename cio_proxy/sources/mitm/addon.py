@@ -277,9 +277,10 @@ def answer_with(refusal: Refusal) -> http.Response:
 
 
 def replace_body(request: http.Request, body: bytes) -> None:
-    """Send other bytes; of the headers only the length changes."""
+    """Send other bytes; of the headers only the length changes, and there are no trailers: they may be a checksum."""
     length = str(len(body)).encode()
     request.raw_content = body
+    request.trailers = None
     request.headers.fields = tuple(
         (name, length if name.lower() == b"content-length" else value) for name, value in request.headers.fields
     )
@@ -317,3 +318,4 @@ def merge(response: http.Response, answer: Answer) -> None:
     response.headers.pop("content-encoding", None)
     response.headers["content-type"] = "application/json"
     response.content = answer.body
+    response.trailers = None

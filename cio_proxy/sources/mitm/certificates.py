@@ -48,15 +48,16 @@ def authority(settings: Settings) -> Path:
     folder = state.folder(settings, os.environ) / state.CERTIFICATES
     folder.mkdir(mode=0o700, exist_ok=True)
     folder.chmod(0o700)
-    try:
-        CertStore.from_store(folder, CONF_BASENAME, KEY_SIZE)
-    except ValueError as error:
-        raise OSError(f"{folder} holds a broken certificate authority: delete it to have a new one made") from error
-    for file in folder.iterdir():
-        file.chmod(0o600)
     machine = next(filter(Path.exists, map(Path, MACHINES)), Path(certifi.where()))
     extra = b"" if settings.extra_ca is None else read(settings.extra_ca)
-    write(folder / state.BUNDLE, b"\n".join([machine.read_bytes(), extra, (folder / state.AUTHORITY).read_bytes()]))
+    with state.alone(folder):
+        try:
+            CertStore.from_store(folder, CONF_BASENAME, KEY_SIZE)
+        except ValueError as error:
+            raise OSError(f"{folder} holds a broken certificate authority: delete it to have a new one made") from error
+        for file in folder.iterdir():
+            file.chmod(0o600)
+        write(folder / state.BUNDLE, b"\n".join([machine.read_bytes(), extra, (folder / state.AUTHORITY).read_bytes()]))
     return folder
 
 
@@ -65,8 +66,9 @@ def trusted(named: str, folder: Path) -> Path:
     roots = Path(certifi.where()).read_bytes() + b"\n" + read(named)
     # Named by its content: another proxy that shares the folder may trust others.
     path = folder / f"upstream-roots-{hashlib.sha256(roots).hexdigest()[:16]}.pem"
-    if not path.exists():
-        write(path, roots)
+    with state.alone(folder):
+        if not path.exists():
+            write(path, roots)
     return path
 
 

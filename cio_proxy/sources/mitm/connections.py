@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import time
 from collections import deque
@@ -31,6 +30,7 @@ from mitmproxy.proxy.layers.http._hooks import (
 from mitmproxy.proxy.layers.tls import TlsEstablishedServerHook
 from mitmproxy.proxy.server import ConnectionIO
 
+from cio_proxy.listening import refused
 from cio_proxy.model import Address, Listener, TimeoutSettings
 from cio_proxy.sources.mitm.hooks import Hooks
 from cio_proxy.sources.mitm.listeners import ExplicitMode, InboundMode, OutboundMode, audited, listener_of
@@ -354,9 +354,7 @@ class Connections(Proxyserver):
             listener = cast(Listener, server.mode.type_name)
             host, port = (server.mode.custom_listen_host or "").strip("[]"), server.mode.custom_listen_port
             if not server.listen_addrs:
-                option, why = FLAGS[listener], reason(server.last_exception)
-                where = Address(host, port or 0)
-                raise OSError(f"cannot listen on {where}: {why}; give {option} another port, or 0 for a free one")
+                raise OSError(refused(Address(host, port or 0), server.last_exception, FLAGS[listener]))
             found[listener] = Address(host, server.listen_addrs[0][1])
         return found
 
@@ -485,11 +483,6 @@ class Connections(Proxyserver):
 def is_outermost(layer: Layer | None) -> TypeGuard[Layer]:
     """True for HTTP in the clear on the connection itself, not in a tunnel within it."""
     return isinstance(layer, Http) and len(layer.context.layers) == OUTERMOST
-
-
-def reason(error: Exception | None) -> str:
-    """Why a listener failed, in a few words."""
-    return os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else str(error or "not known")
 
 
 def open_since(upstream: Server) -> float | None:

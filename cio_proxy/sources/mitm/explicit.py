@@ -67,6 +67,8 @@ class Distrust:
 
     def tls_failed_client(self, data: TlsData) -> None:
         """Tell of a handshake that failed for want of trust, as far as mitmproxy can tell."""
+        if data.ssl_conn is None:  # it left, or sent what is no handshake, before it was shown anything
+            return
         client, server, error = data.context.client, data.context.server, data.conn.error or ""
         host = data.conn.sni or (server.address[0] if server.address else "this proxy")
         name = client.peername[0] if client.peername else "a client"

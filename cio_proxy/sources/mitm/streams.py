@@ -19,6 +19,7 @@ from mitmproxy.proxy.layers.http._events import (
     RequestEndOfMessage,
     RequestHeaders,
     RequestProtocolError,
+    RequestTrailers,
     ResponseEndOfMessage,
     ResponseHeaders,
     ResponseProtocolError,
@@ -26,6 +27,7 @@ from mitmproxy.proxy.layers.http._events import (
 from mitmproxy.proxy.layers.http._upstream_proxy import HttpUpstreamProxy
 
 from cio_proxy.apis.refusals import union_error
+from cio_proxy.sources.mitm.listeners import audited
 from cio_proxy.sources.mitm.router import Router
 from cio_proxy.sources.mitm.trouble import Trouble, in_words
 from cio_proxy.sources.mitm.upstreams import Hop
@@ -153,22 +155,26 @@ class Stream(PipedStream):
         self._router.follow(self.flow, self._hop, self._location)
         self.server_state = self.state_wait_for_response_headers
         if (yield from self.make_server_connection()):
-            content = self.flow.request.raw_content
-            yield SendHttp(RequestHeaders(self.stream_id, self.flow.request, not content), self.context.server)
+            content, trailers = self.flow.request.raw_content, self.flow.request.trailers
+            is_bare = not (content or trailers)
+            yield SendHttp(RequestHeaders(self.stream_id, self.flow.request, is_bare), self.context.server)
             if content:
                 yield SendHttp(RequestData(self.stream_id, content), self.context.server)
+            if trailers:
+                yield SendHttp(RequestTrailers(self.stream_id, trailers), self.context.server)
             yield SendHttp(RequestEndOfMessage(self.stream_id), self.context.server)
 
     def make_server_connection(self) -> CommandGenerator[bool]:
         """Connect, and say so where there was trouble."""
         connected = yield from super().make_server_connection()
-        if connected and self._trouble.on:
+        if connected and self._trouble.on and audited(self.flow):
             self._trouble.over(self._router.upstream(self.flow))
         return connected
 
     def handle_protocol_error(self, event: RequestProtocolError | ResponseProtocolError) -> CommandGenerator[None]:
-        """End the exchange, and tell of an upstream that cannot be reached."""
-        if event.code is ErrorCode.CONNECT_FAILED and self.context.client.state is not ConnectionState.CLOSED:
+        """End the exchange, and tell of an upstream of Customer.io's that cannot be reached."""
+        failed = event.code is ErrorCode.CONNECT_FAILED and audited(self.flow)
+        if failed and self.context.client.state is not ConnectionState.CLOSED:
             status, why = self._excuses.get(self.context.client.id, (502, event.message))
             if status == BAD_GATEWAY:
                 self._trouble.began(self._router.upstream(self.flow), why)

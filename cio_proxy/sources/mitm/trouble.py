@@ -10,6 +10,8 @@ from collections.abc import Callable
 log = logging.getLogger("cio_proxy")
 
 _NUMBERED = re.compile(r"\[Errno (-?\d+)\] ?")
+_ITSELF = "Request destination unknown"
+"""What mitmproxy says of a connection to one of its own listeners."""
 LONGEST = 200
 
 
@@ -49,6 +51,8 @@ class Trouble:
 
 def in_words(why: str) -> str:
     """The reason in a few plain words: asyncio puts numbers, addresses and several attempts into one text."""
+    if _ITSELF in why:
+        return "that is this proxy itself, which is better named in NO_PROXY"
     for match in _NUMBERED.finditer(why):
         number = int(match[1])
         if number > 0:
