@@ -440,7 +440,7 @@ class Call(Made):
         """A hash of all that an identify says but for its time."""
         attributes = {name: value for name, value in self.attributes.items() if name != "_timestamp"}
         said = repr((tuple(self.person), attributes, self.body.get("cio_relationships")))
-        return blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+        return blake2b(said.encode(), digest_size=16).hexdigest()
 
 
 class Form(NamedTuple):
