@@ -54,7 +54,6 @@ from cio_proxy.model import (
     Param,
     People,
     RuleInfo,
-    Span,
     Unavailable,
     pointer,
 )
@@ -348,7 +347,7 @@ def _of_layout(call: Call, mail: Mail, remember: float) -> Iterator[Fact]:
     found = way_out(without_content(mail.layout), mail.language) if mail.layout else "none"
     if found in ("there", "none"):
         for each in _layouts(mail):
-            yield Fact(_keys(call, each)[found == "none"], Span(call.at, call.at), remember)
+            yield Fact(_keys(call, each)[found == "none"], call.seen, remember)
 
 
 # --- the parts of a call -------------------------------------------------------------------------
