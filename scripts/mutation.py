@@ -246,7 +246,9 @@ def take_code(old: FunctionType, new: FunctionType) -> None:
 
 def differs(value: object, old: object) -> bool:
     """Whether a constant is another; patterns are compared by what is written in them."""
-    return repr(value) != repr(old) if isinstance(value, re.Pattern) else value is not old and value != old
+    if isinstance(value, re.Pattern) and isinstance(old, re.Pattern):
+        return (value.pattern, value.flags) != (old.pattern, old.flags)
+    return value is not old and value != old
 
 
 def renew_rule(old: Any, new: Any) -> None:

@@ -45,7 +45,6 @@ from cio_proxy.model import (
     Param,
     People,
     RuleInfo,
-    Span,
     Unavailable,
 )
 
@@ -113,7 +112,7 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[F
 def _taught(call: Call, workspace: str, is_sure: bool, window: float) -> Iterator[Fact]:
     addresses = [_at(address) for address in _addresses(call)]
     subjects = tuple(dict.fromkeys((*addresses, *call.identifiers)))
-    span = Span(call.at, call.at)
+    span = call.seen
     for subject in subjects:
         yield Fact(Key(BOUNCED, workspace, subject), span, REMEMBERED, announced=True)
         if is_sure:
@@ -131,7 +130,7 @@ def review(call: Call, outcome: Outcome, known: Known) -> Iterator[Fact]:
     workspace = call.joined
     if workspace is None or outcome.kind == "refused":
         return
-    span = Span(call.at, call.at)
+    span = call.seen
     if call.kind == "webhook_metric":
         if call.name in ARRIVING and call.body.get("object_type") == "email":
             for subject in map(_at, _addresses(call)):

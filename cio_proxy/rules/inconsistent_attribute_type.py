@@ -261,8 +261,7 @@ def _confidence(most: float, others: float, params: Mapping[str, Any]) -> Confid
 
 def _is_shared(rarer: Sample, usual: Sample) -> bool:
     """Whether a quarter of the people of the rarer type have the usual one too, of those that both samples reach."""
-    reach = min((each.hashes[-1] for each in (rarer, usual) if len(each.hashes) >= COUNTED), default=float("inf"))
-    seen = {each for each in rarer.hashes if each <= reach}
+    seen = {each for each in rarer.hashes if each <= usual.reach()}
     return 4 * len(seen.intersection(usual.hashes)) >= len(seen)
 
 

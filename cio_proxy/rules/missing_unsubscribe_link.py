@@ -54,7 +54,6 @@ from cio_proxy.model import (
     Param,
     People,
     RuleInfo,
-    Span,
     Unavailable,
     pointer,
 )
@@ -96,7 +95,7 @@ FIX = (
 )
 _OFFER = re.compile(
     r"\d ?%|\b(?:sale|off|discounts?|newsletter|deals?|offers?|coupon|promo\w*|voucher|black friday|cyber monday"
-    r"|free shipping|rabatt\w*|angebote?|gutschein|soldes?|promotions?|reduction|ofertas?|descuentos?|desconto"
+    r"|free shipping|rabatt\w*|angebote?|gutschein|soldes?|reduction|ofertas?|descuentos?|desconto"
     r"|sconto|saldi|korting|aanbieding)\b",
     re.IGNORECASE,
 )
@@ -112,9 +111,9 @@ class Mail(NamedTuple):
     """The text that is put around it; empty for none, None where nobody says."""
     language: str
     headers: Mapping[str, str]
-    message: str = ""
-    """What stands for the message: its path."""
-    layout_id: str = ""
+    message: str
+    """What stands for the message: its path; empty for what is sent."""
+    layout_id: str
     """The id, or the name, of the layout; empty where nobody says."""
 
 
@@ -161,7 +160,7 @@ def _sending(call: Call, judged: str) -> Iterator[Finding | Unavailable]:
     text = body.get(at)
     if isinstance(text, str) and text:
         layout = "" if body.get("transactional_message_id") is None else None
-        yield from _judge(Mail(text, f"/{at}", layout, _language(call), headers))
+        yield from _judge(Mail(text, f"/{at}", layout, _language(call), headers, "", ""))
 
 
 def _sent(call: Call, judged: str) -> Iterator[Finding | Unavailable]:
@@ -184,7 +183,7 @@ def _sent(call: Call, judged: str) -> Iterator[Finding | Unavailable]:
     headers = _headers(sent.get("headers"))
     if fault := one_click(headers):
         yield _no_button(pointer(call.data_at, "headers"), fault)
-    yield from _judge(Mail(content, pointer(call.data_at, "content"), "", "", headers))
+    yield from _judge(Mail(content, pointer(call.data_at, "content"), "", "", headers, "", ""))
 
 
 def written(call: Call) -> Mail | None:
@@ -272,7 +271,7 @@ def _judge(mail: Mail) -> Iterator[Finding | Unavailable]:
         if _VARIABLE.search(mail.body) and "{%" not in mail.body:
             yield _unfilled(mail)
         return
-    around = way_out(without_content(mail.layout)) if mail.layout else "none"
+    around = way_out(without_content(mail.layout or ""))
     if around == "there":
         return
     if "elsewhere" in (own, around):
@@ -348,7 +347,7 @@ def _of_layout(call: Call, mail: Mail, remember: float) -> Iterator[Fact]:
     found = way_out(without_content(mail.layout), mail.language) if mail.layout else "none"
     if found in ("there", "none"):
         for each in _layouts(mail):
-            yield Fact(_keys(call, each)[found == "none"], Span(call.at, call.at), remember)
+            yield Fact(_keys(call, each)[found == "none"], call.seen, remember)
 
 
 # --- the parts of a call -------------------------------------------------------------------------
@@ -370,7 +369,7 @@ def _language(call: Call) -> str:
 
 def _path(call: Call) -> str:
     path = call.exchange.target.decode("latin-1").partition("?")[0].rstrip("/")
-    return path[max(0, path.find("/v1/")) :].replace("/v1/api/", "/v1/", 1)
+    return path[max(0, path.find("/v1/")) :].replace("/v1/api/", "/v1/")
 
 
 def _headers(sent: Json) -> dict[str, str]:

@@ -41,7 +41,6 @@ from cio_proxy.model import (
     People,
     RuleInfo,
     Sample,
-    Span,
     Unavailable,
 )
 from cio_proxy.recognise import labelled_moment, moment_label
@@ -120,7 +119,7 @@ def _judged(call: Call, outcome: Outcome, known: Known) -> Iterator[Finding | Fa
     told = key._replace(kind="connections-told")
     if in_turn < SEQUENTIAL * len(pairs) or known.span(told) is not None:
         return
-    yield Fact(told, Span(call.at, call.at), params["again"])
+    yield Fact(told, call.seen, params["again"])
     yield _finding(exchange, len(opened), requests, call.at - opened[0].at)
 
 

@@ -48,7 +48,6 @@ from cio_proxy.model import (
     People,
     RuleInfo,
     Sample,
-    Span,
 )
 from cio_proxy.recognise import labelled_moment, moment_label
 
@@ -103,7 +102,6 @@ NAMES: Final[Mapping[Group, str]] = {
     "pipelines": "Pipelines requests",
     "app": "App API requests",
     "send": "messages through the App API",
-    "trigger": "broadcast triggers",
 }
 LETTER: Final = {True: "b", False: "s"}
 LONGEST: Final = 8.0
@@ -155,19 +153,20 @@ def _rated(call: Call, counted: Counted, known: Known) -> Iterator[Finding | Fac
         return
     key = _key(call, counted.group)
     latest = known.groups(key)
-    if latest is None or (counted.group != "trigger" and _is_low(latest, counted)):
+    if latest is None or (counted.group != "trigger" and _is_low(latest, counted, known)):
         return
     told = key._replace(kind="rate-told")
     finding = _judged(call, counted, latest, known)
     if finding is not None and known.span(told) is None:
-        yield Fact(told, Span(call.at, call.at), known.params["again"])
+        yield Fact(told, call.seen, known.params["again"])
         yield finding
 
 
-def _is_low(latest: Groups, counted: Counted) -> bool:
-    """A first look: whether all that is kept, of whatever second, is below the figure, and nothing was left out."""
+def _is_low(latest: Groups, counted: Counted, known: Known) -> bool:
+    """A first look: whether all that is kept, of whatever second, is below each figure, and nothing was left out."""
+    figure = min(counted.rate * WINDOW, BURST_SURELY * BURST * known.params["burst_rate"])
     sizes = [len(sample.hashes) for sample in latest.samples.values()]
-    return sum(sizes) * counted.every <= counted.rate * WINDOW - counted.every and max(sizes, default=0) < KEPT
+    return sum(sizes) * counted.every <= figure - counted.every and max(sizes, default=0) < KEPT
 
 
 def _judged(call: Call, counted: Counted, latest: Groups, known: Known) -> Finding | None:
@@ -183,20 +182,20 @@ def _judged(call: Call, counted: Counted, latest: Groups, known: Known) -> Findi
             seconds[second] = seconds.get(second, 0.0) + sample.count()
             batches += sample.count() if label.endswith(LETTER[True]) else 0.0
     if group == "trigger":
-        return _trigger(call, known) if any(now - second < known.params["trigger"] for second in seconds) else None
+        return _trigger(known) if any(now - second < known.params["trigger"] for second in seconds) else None
     seconds[now] = seconds.get(now, 0.0) + 1
     total = sum(seconds.values())
     surely = total - SURELY * sqrt(total * (1 - 1 / every))
     if group in ("track", "pipelines"):
         burst = max(sum(seconds.get(first + n, 0.0) for n in range(BURST)) for first in seconds) * every
         if burst > BURST_SURELY * BURST * known.params["burst_rate"]:
-            return _too_fast(call, group, burst, BURST, known.params["burst_rate"], batches * every)
+            return _too_fast(group, burst, BURST, known.params["burst_rate"], batches * every)
     if len(seconds) >= FILLED and surely * every > rate * WINDOW:
-        return _too_fast(call, group, total * every, WINDOW, rate, batches * every)
+        return _too_fast(group, total * every, WINDOW, rate, batches * every)
     return None
 
 
-def _too_fast(call: Call, group: Group, requests: float, seconds: int, rate: float, batches: float) -> Finding:
+def _too_fast(group: Group, requests: float, seconds: int, rate: float, batches: float) -> Finding:
     one_by_one = group in ("track", "pipelines") and batches < requests / 2
     return RULE.finding(
         "path:",
@@ -212,7 +211,7 @@ def _too_fast(call: Call, group: Group, requests: float, seconds: int, rate: flo
     )
 
 
-def _trigger(call: Call, known: Known) -> Finding:
+def _trigger(known: Known) -> Finding:
     return RULE.finding(
         "path:",
         f"one broadcast is triggered twice within {known.params['trigger']:g} s",
@@ -284,7 +283,7 @@ def _counted(call: Call, params: Mapping[str, Any]) -> Counted | None:
     if every == 1:
         return Counted(group, rate, every, member, True)
     times, rest = divmod(crc32(member.encode("utf-8", "surrogatepass")), every)
-    return None if rest else Counted(group, rate, every, member, not times % (rate // TELLING or 1))
+    return None if rest else Counted(group, rate, every, member, not times % (rate // TELLING))
 
 
 def group_of(call: Call) -> Group:

@@ -98,7 +98,7 @@ def concerns(form: Form) -> bool:
 
 def needs(call: Call, people: People) -> Iterable[Key]:
     """What this day showed of the workspace."""
-    return (_key(FOLLOWING, call),) if call.kind == "identify" or is_update(call) else ()
+    return (_key(FOLLOWING, call),)
 
 
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[Fact]:
@@ -115,7 +115,7 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
     if call.kind == "identify":
         span = churn(call, known)
         return () if span is None else _identify(call, span, known)
-    return _event(call, known) if is_update(call) else ()
+    return _event(call, known)
 
 
 def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Fact]:

@@ -38,7 +38,6 @@ from cio_proxy.model import (
     Param,
     RuleInfo,
     Sample,
-    Span,
     Unavailable,
 )
 
@@ -96,7 +95,7 @@ def _of_webhook(call: Call, window: float) -> Iterator[Fact]:
     yield Fact(_of_day(call, kind), Sample(COUNTED, plain=frozenset({str(mail)})), RETRIED)
     if call.name != "spammed":
         return
-    yield Fact(_joined(call, COVERED), Span(call.at, call.at), 30 * DAY)
+    yield Fact(_joined(call, COVERED), call.seen, 30 * DAY)
     subjects = dict.fromkeys((*_recipient(call), *call.identifiers))
     if call.joined is not None and subjects:
         watch = tuple(Key(REACTED, call.joined, each) for each in (*subjects, f"delivery:{mail}"))
@@ -105,7 +104,7 @@ def _of_webhook(call: Call, window: float) -> Iterator[Fact]:
 
 
 def _of_app(call: Call, outcome: Outcome, window: float) -> Iterator[Fact]:
-    method, span = call.exchange.method, Span(call.at, call.at)
+    method, span = call.exchange.method, call.seen
     if method == "GET":
         if _READS.search(call.exchange.target):
             yield Fact(_joined(call, WATCHED), span, RETRIED)
@@ -137,7 +136,7 @@ def _rate_of_complaints(call: Call, known: Known) -> Iterator[Finding | Fact]:
         if complaints * 10_000 <= delivered * limit:
             continue
         if known.span(told := _of_day(call, f"complaints-{threshold}")) is None:
-            yield Fact(told, Span(call.at, call.at), RETRIED)
+            yield Fact(told, call.seen, RETRIED)
             yield _rate("was complained of", complaints, delivered, "delivered", f"{limit / 100:g} %")
         return
 
@@ -149,7 +148,7 @@ def _rate_of_bounces(call: Call, known: Known) -> Iterator[Finding | Fact]:
     if sent < params["volume"] or bounced * 100 <= sent * params["bounces"]:
         return
     if known.span(told := _of_day(call, "bounces-told")) is None:
-        yield Fact(told, Span(call.at, call.at), RETRIED)
+        yield Fact(told, call.seen, RETRIED)
         yield _rate("came back", bounced, sent, "sent", f"{params['bounces']} %")
 
 

@@ -1,7 +1,7 @@
 """One rule alone, asked about one request, or about several in a row."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -75,8 +75,12 @@ async def history(
     settings: Settings | None = None,
     params: Mapping[str, Any] | None = None,
     store: MemoryStore | None = None,
+    refused: Container[int] = (),
 ) -> list[Finding]:
-    """All that a rule says of requests that were accepted: of each the seconds after NOW, method, URL and body."""
+    """All that a rule says of requests: of each the seconds after NOW, method, URL and body.
+
+    They are accepted, but for those whose numbers are `refused`.
+    """
     recorded = []
     for number, (at, method, url, body) in enumerate(sent):
         host, slash, path = url.partition("/")
@@ -89,7 +93,7 @@ async def history(
             headers=((b"Authorization", BASIC.encode()),),
             body=json.dumps(body).encode(),
         )
-        recorded.append((request, Recorded(NOW + at, 200)))
+        recorded.append((request, Recorded(NOW + at, 400 if number in refused else 200)))
     errors: list[object] = []
     said = RuleSettings(report="possible", params=params or {})
     engine = Engine(

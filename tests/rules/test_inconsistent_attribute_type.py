@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cio_proxy.model import SENT, Finding, Sample, Settings, WorkspaceSettings, shape
-from cio_proxy.rules.inconsistent_attribute_type import _is_shared, types_of
+from cio_proxy.rules.inconsistent_attribute_type import LONGEST, _is_shared, types_of
 
 from .alone import history, remembered
 
@@ -305,3 +305,11 @@ def test_a_free_type_has_no_rivals() -> None:
 async def test_a_free_type_is_never_odd_beside_another_that_is() -> None:
     usual, odd = {"name": "x", "value": 5, "a": 1}, {"name": "x", "value": "y", "a": "z"}
     assert [finding.pointer for finding in await found((20, usual, 0), (1, odd, 1))] == ["/a"]
+
+
+async def test_an_event_is_known_by_its_name_and_only_if_it_has_one() -> None:
+    url = PEOPLE + "1/events"
+    assert await remembered(RULE, (0, "POST", url, {"data": {"a": 1}})) == {}
+    assert await remembered(RULE, (0, "POST", url, {"name": " ", "data": {"a": 1}})) == {}
+    assert await remembered(RULE, (0, "POST", url, {"name": "a" * LONGEST, "data": {"a": 1}})) != {}
+    assert await remembered(RULE, (0, "POST", url, {"name": "a" * (LONGEST + 1), "data": {"a": 1}})) == {}

@@ -288,6 +288,16 @@ async def test_a_layout_that_was_changed_since_counts_as_it_is_now() -> None:
     assert [each for each in results if each.method == "PUT"] == []
 
 
+@pytest.mark.parametrize("none", ["", None])
+async def test_that_a_message_has_no_layout_is_known_of_it_alone_whatever_its_language(none: str | None) -> None:
+    (finding,) = await audited(("PUT", ACTION, {"type": "email", "body": BARE, "layout": none}, None))
+    assert finding.message == "the mail has no link to unsubscribe"
+    seen = (*ACTIONS, read(none, language="ka"))
+    assert [each.pointer for each in await audited(seen, WRITE)] == ["/body"]
+    other = "api.customer.io/v1/campaigns/8/actions/1"
+    assert await audited(seen, ("PUT", other, {"type": "email", "body": BARE}, None)) == []
+
+
 async def test_a_layout_is_known_by_its_id_for_other_messages() -> None:
     other = "api.customer.io/v1/campaigns/8/actions/1"
     written = {"type": "email", "body": PAGE, "layout_id": 5}

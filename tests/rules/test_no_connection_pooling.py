@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -33,13 +33,15 @@ class Sent:
     beside: int = 0
 
 
-def engine(params: Mapping[str, Any] | None = None) -> Engine:
+def engine(params: Mapping[str, Any] | None = None, unable: list[str] | None = None) -> Engine:
     errors: list[object] = []
+    reasons = [] if unable is None else unable
     return Engine(
         Settings(rules={ID: RuleSettings(report="possible", params=params or {})}),
         tuple(rule for rule in RULES if rule.info.id == ID),
         sealed_with(b"k" * 32),
         rule_error=lambda *error: errors.append(error),
+        unable=lambda rule, reason: reasons.append(reason),
     )
 
 
@@ -59,9 +61,9 @@ def exchange(number: int, sent: Sent) -> Exchange:
     )
 
 
-async def told(sents: Sequence[Sent], **params: Any) -> list[Finding]:
+async def told(sents: Sequence[Sent], unable: list[str] | None = None, **params: Any) -> list[Finding]:
     recorded = [(exchange(number, s), Recorded(NOW + s.at + s.took, s.status)) for number, s in enumerate(sents)]
-    return await audit_recorded(recorded, engine(params))
+    return await audit_recorded(recorded, engine(params, unable))
 
 
 def apart(count: int, seconds: float, **more: Any) -> list[Sent]:
@@ -92,14 +94,23 @@ async def test_so_many_connections_in_turn_are_told(sents: list[Sent], found: bo
 async def test_connections_that_come_when_an_idle_one_may_be_closed_are_not_told() -> None:
     assert await told(apart(8, 4.04, took=0.05), requests=4, window=60.0)
     assert not await told(apart(8, 4.05, took=0.05), requests=4, window=60.0)
+    assert not await told(apart(8, 5.0, took=1.0), requests=4, window=60.0)
 
 
 async def test_two_of_nineteen_may_have_overlapped_and_three_may_not() -> None:
-    def overlapping(count: int) -> list[Sent]:
-        return [Sent(n * 0.5, f"c{n}", took=0.6 if n < count else 0.05) for n in range(20)]
+    def overlapping(count: int, of: int) -> list[Sent]:
+        return [Sent(n * 0.4, f"c{n}", took=0.5 if n < count else 0.05) for n in range(of)]
 
-    assert not await told(overlapping(2))
-    assert await told(overlapping(1))
+    assert not await told(overlapping(2, of=20))
+    assert await told(overlapping(1, of=20))
+    assert not await told(overlapping(3, of=21), requests=21)
+    assert await told(overlapping(2, of=21), requests=21)
+
+
+async def test_it_is_told_when_a_connection_is_opened() -> None:
+    again = Sent(8.0, "c0", carried=2)
+    assert not await told([*apart(20, 0.4, beside=10), again])
+    assert await told([*apart(20, 0.4, beside=10), replace(again, connection="c20", carried=1)])
 
 
 @pytest.mark.parametrize(("again", "found"), [(9, True), (10, False)])
@@ -129,7 +140,9 @@ async def test_clients_are_apart(differs: str) -> None:
 
 @pytest.mark.parametrize("header", [b"X-Forwarded-For", b"Forwarded", b"Via", b"X-Real-IP"])
 async def test_connections_of_another_proxy_are_not_judged(header: bytes) -> None:
-    assert not await told(apart(40, 0.2, headers=((header, b"10.0.0.9"),)))
+    reasons: list[str] = []
+    assert not await told(apart(40, 0.2, headers=((header, b"10.0.0.9"),)), reasons)
+    assert set(reasons) == {"another proxy stands between the app and this one"}
 
 
 async def test_requests_without_an_answer_are_not_counted() -> None:

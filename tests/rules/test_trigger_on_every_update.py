@@ -1,10 +1,12 @@
 """Events that follow identifies, and identifies without news: how many, how soon, and of whom."""
 
+from collections.abc import Container
 from typing import Any
 
 import pytest
 
 from cio_proxy.apis.parts import Envelope
+from cio_proxy.facts.memory import MemoryStore
 from cio_proxy.heartbeats import IDENTIFYING
 from cio_proxy.model import EMPTY_DOCUMENT, NO_CREDENTIALS, Call, Exchange, Finding, Person
 from cio_proxy.rules.trigger_on_every_update import (
@@ -41,8 +43,8 @@ def pairs(count: int, *, gap: float = 1, people: int | None = None, start: float
     return sent
 
 
-async def found(*sent: Sent, **params: Any) -> list[Finding]:
-    return await history(RULE, *sent, params=FEW | params)
+async def found(*sent: Sent, refused: Container[int] = (), **params: Any) -> list[Finding]:
+    return await history(RULE, *sent, params=FEW | params, refused=refused)
 
 
 # --- events --------------------------------------------------------------------------------------------
@@ -88,6 +90,28 @@ async def test_events_without_an_identify_speak_for_it(others: int, count: int) 
     more = [event(f"o{number}", 1000 + number) for number in range(others)]
     last = [identify("z", 2000), event("z", 2001)]
     assert len([each for each in await found(*pairs(10), *more, *last) if each.time == NOW + 2001]) == count
+
+
+@pytest.mark.parametrize(("others", "count"), [(1, 1), (2, 0)])
+async def test_an_event_after_an_event_follows_no_identify(others: int, count: int) -> None:
+    more = [event("o", 1000 + number) for number in range(others)]
+    last = [identify("z", 2000), event("z", 2001)]
+    assert len([each for each in await found(*pairs(10), *more, *last) if each.time == NOW + 2001]) == count
+    assert await found(identify(1, 0), event(1, 1), event(1, 2), events=1, event_people=1) == []
+
+
+@pytest.mark.parametrize(("identifies", "count"), [(7, 0), (8, 1), (12, 1), (13, 0)])
+async def test_for_ten_events_there_are_eight_to_twelve_identifies(identifies: int, count: int) -> None:
+    sent = [identify(person, 0) for person in "ab"]
+    sent += [event("ab"[number % 2], 1 + number / 10) for number in range(10)]
+    sent += [identify(f"o{number}", 10 + number) for number in range(identifies)]
+    last = event("z", 100)
+    assert len([each for each in await found(*sent, last) if each.time == NOW + 100]) == count
+
+
+async def test_what_was_refused_is_neither_followed_nor_follows() -> None:
+    sent = pairs(3)
+    assert await found(*sent, refused=range(0, 6, 2)) == await found(*sent, refused=range(1, 6, 2)) == []
 
 
 async def test_hardly_any_identifies_are_no_pairs() -> None:
@@ -164,6 +188,11 @@ async def test_a_change_that_lasts_is_news() -> None:
     assert await found(*sent, identify(1, 3, plan="team", visits=9)) == []
     assert await found(*sent, identify(1, 2.5, plan="team", visits=9), *churning(1, 3)) == []
     assert len(await found(*sent, *churning(1, 3))) == 1
+
+
+async def test_of_two_identifies_the_one_before_is_looked_at_alone() -> None:
+    sent = [identify(1, 0, plan="team", visits=0), *churning(1, 1, 2, 3)]
+    assert len(await found(*sent, times=2)) == 1
 
 
 async def test_what_says_the_same_as_the_one_before_is_another_rules() -> None:
@@ -281,3 +310,10 @@ def test_who_is_spoken_of_is_part_of_what_is_said() -> None:
     assert one.state != other.state
     assert one.state != lasting(one)
     assert len(one.state) == 32
+
+
+async def test_all_facts_are_of_the_workspace_of_the_call() -> None:
+    store = MemoryStore()
+    await history(RULE, *churning(1, 0, 1, 2), event(1, 3), params=FEW, store=store)
+    kinds = ("identify-churn", "identify-churning", "update-events")
+    assert len({key.workspace for kind in kinds async for key, _ in store.scan(kind)}) == 1
