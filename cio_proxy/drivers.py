@@ -51,6 +51,7 @@ LOOKS: Final = (0.02, 0.1, 0.2)
 MISSED = 1_000
 """How many workspaces it is known of one by one that something passed unseen."""
 NO_ITEMS: frozenset[int] = frozenset()
+NO_KEYS: frozenset[Key] = frozenset()
 _WORST = ("blocked", "would_block", "logged", "exempt", "baselined")
 
 
@@ -171,24 +172,20 @@ class Auditor:
             try:
                 with self._watchdog:
                     opened = engine.open(exchange)
-                reading = await self._read(opened, opened.announced)
-                with self._watchdog:
-                    verdict = engine.judge(opened, reading, self._missed_of(opened))
+                verdict = await self._judged(engine, opened, opened.announced)
                 if engine.settings.people == "complete" and opened.subjects:
                     self._note_people(opened)
             except (Exception, Overdue) as error:
-                self._failed("audit", error)
+                verdict = self._unjudged(engine, error)
                 self.missed(exchange.at)
-                if engine.settings.on_error == "block":
-                    verdict = Verdict(refusal=refused("audit failed", "audit_failed", AUDIT_FAILED))
         seconds = time.perf_counter() - started
         marks, is_early = opened.marked if opened else (), False
-        if opened is not None and self._looks and (unsure := early(verdict.findings)):
-            if any(finding.action == "blocked" for finding in unsure):
-                verdict = await self._patiently(engine, opened, verdict)
+        if opened is not None and self._looks and any(each.early for each in verdict.findings):
+            if _is_hasty(verdict):
+                verdict = await self._patiently(engine, opened)
             elif verdict.refusal is None:
                 is_early = True
-                verdict = replace(verdict, findings=tuple(each for each in verdict.findings if each not in unsure))
+                verdict = replace(verdict, findings=tuple(each for each in verdict.findings if not each.early))
         if opened is not None and verdict.refusal is None and (limited := engine.limit(opened)) is not None:
             verdict = await self._limited(engine, opened, verdict, limited)
         header = findings_header(verdict.findings) if verdict.findings and engine.settings.findings_header else ""
@@ -196,24 +193,34 @@ class Auditor:
         self._report(verdict.findings)
         return audit
 
-    async def _patiently(self, engine: Engine, opened: Opened, verdict: Verdict) -> Verdict:
+    async def _judged(self, engine: Engine, opened: Opened, announced: Set[Key] = NO_KEYS) -> Verdict:
+        """The verdict by what is known now. Raises what the engine raises."""
+        reading = await self._read(opened, announced)
+        with self._watchdog:
+            return engine.judge(opened, reading, self._missed_of(opened))
+
+    async def _again(self, engine: Engine, opened: Opened) -> Verdict:
+        """The verdict by what is known by now; what it was announced for is marked already."""
+        try:
+            return await self._judged(engine, opened)
+        except (Exception, Overdue) as error:
+            return self._unjudged(engine, error)
+
+    async def _patiently(self, engine: Engine, opened: Opened) -> Verdict:
         """Look again before something is refused because something is not known."""
+        verdict = CLEAN
         for seconds in self._looks:
             await asyncio.sleep(seconds)
             verdict = await self._again(engine, opened)
-            if not any(finding.action == "blocked" for finding in early(verdict.findings)):
+            if not _is_hasty(verdict):
                 break
         return verdict
 
-    async def _again(self, engine: Engine, opened: Opened) -> Verdict:
-        """The verdict by what is known by now."""
-        try:
-            reading = await self._read(opened, frozenset())
-            with self._watchdog:
-                return engine.judge(opened, reading, self._missed_of(opened))
-        except (Exception, Overdue) as error:
-            self._failed("audit", error)
+    def _unjudged(self, engine: Engine, error: BaseException) -> Verdict:
+        self._failed("audit", error)
+        if engine.settings.on_error != "block":
             return CLEAN
+        return Verdict(refusal=refused("audit failed", "audit_failed", AUDIT_FAILED))
 
     async def answered(
         self,
@@ -428,7 +435,8 @@ class Auditor:
         if opened is None:
             return
         if audit.is_early:
-            self._report(early((await self._again(audit.engine, opened)).findings))
+            verdict = await self._again(audit.engine, opened)
+            self._report(each for each in verdict.findings if each.early)
         try:
             with self._watchdog:
                 settled = audit.engine.settle(opened, outcome)
@@ -568,9 +576,9 @@ def build(
     return auditor
 
 
-def early(findings: Iterable[Finding]) -> list[Finding]:
-    """Those that the next moments may show to be wrong."""
-    return [finding for finding in findings if finding.early]
+def _is_hasty(verdict: Verdict) -> bool:
+    """Whether something is to be refused that the next moments may show to be right."""
+    return any(each.early and each.action == "blocked" for each in verdict.findings)
 
 
 def outcome_kind(status: int) -> OutcomeKind:

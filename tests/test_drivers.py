@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from cio_proxy.audit import Engine, sealed_with
+from cio_proxy.audit import Engine, Opened, sealed_with
 from cio_proxy.drivers import Auditor
 from cio_proxy.facts import Reading, workspace
 from cio_proxy.facts.memory import MemoryStore
@@ -23,6 +23,7 @@ from cio_proxy.model import (
     RuleSettings,
     Settings,
     Subject,
+    Verdict,
 )
 from cio_proxy.rules import RULES
 
@@ -263,13 +264,24 @@ async def test_facts_that_are_lost_behind_an_answer_are_an_error_and_missed_in_t
 
 
 @pytest.mark.parametrize("on_error", ["pass", "block"])
-async def test_an_audit_that_fails_passes_or_is_refused_with_the_reason(on_error: str) -> None:
-    class Failing(Engine):
-        def open(self, exchange: Exchange) -> None:  # type: ignore[override]
-            raise RuntimeError
+@pytest.mark.parametrize("fails", ["at once", "when it looks again"])
+async def test_an_audit_that_fails_passes_or_is_refused_with_the_reason(fails: str, on_error: str) -> None:
+    def check(call: Call, known: Known) -> Iterator[Finding]:
+        yield RULES[0].info.finding("/x", "not known", effect="e", fix="f", confidence="certain", early=True)
 
-    failing = Failing(Settings(on_error=on_error), RULES, SEAL)  # type: ignore[arg-type]
-    audit = await Auditor(failing, MemoryStore(), (), lambda: 1.75e9).begin(EXCHANGE)
+    class Failing(Engine):
+        looks = 0
+
+        def judge(self, opened: Opened, reading: Reading, missed: float | None = None) -> Verdict:
+            self.looks += 1
+            if fails == "at once" or self.looks > 1:
+                raise RuntimeError
+            return super().judge(opened, reading, missed)
+
+    block = {RULES[0].info.id: RuleSettings(action="block")}
+    settings = Settings(on_error=on_error, enforcement="enforce", rules=block)  # type: ignore[arg-type]
+    failing = Failing(settings, [replace(RULES[0], check=check)], SEAL)
+    audit = await Auditor(failing, MemoryStore(), (), lambda: 1.75e9, looks=(0.0,)).begin(EXCHANGE)
     refusal = audit.verdict.refusal
     if on_error == "pass":
         assert refusal is None
