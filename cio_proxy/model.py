@@ -401,6 +401,11 @@ class Call(Made):
         """The key of a fact that all keys of a workspace share, or this one alone where they cannot be told."""
         return Key(kind, self.workspace if self.joined is None else self.joined, subject)
 
+    def is_gone_since(self, since: float, known: Known) -> bool:
+        """Whether the person of this call is known to have been deleted then or later."""
+        deleted = [known.span(self.key(DELETED, each)) for each in self.identifiers]
+        return any(span is not None and span.last >= since for span in deleted)
+
     @once
     def seen(self) -> Span:
         """That something was seen now, in this exchange."""
@@ -462,6 +467,11 @@ class Form(NamedTuple):
     """Whether there is an anonymous id."""
     faulty: bool
     """Whether a strict reader would refuse the body."""
+
+
+def lapse(seconds: float) -> str:
+    """A short time, as messages say it."""
+    return f"{seconds:.1f} s" if seconds >= 0.1 else "less than 0.1 s"
 
 
 def pointer(*parts: str | int) -> str:

@@ -27,7 +27,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cio_proxy.model import (
-    DELETED,
     Call,
     Fact,
     Finding,
@@ -39,6 +38,7 @@ from cio_proxy.model import (
     Param,
     RuleInfo,
     Span,
+    lapse,
     recalled,
 )
 
@@ -101,13 +101,11 @@ def _again(call: Call, known: Known, sent: Span, same_exchange: bool) -> Iterato
     gap = call.at - sent.last
     if not 0 <= gap <= known.params["within"] or call.exchange.header("x-retry-count") is not None:
         return
-    deleted = [known.span(Key(DELETED, call.workspace, identifier)) for identifier in call.identifiers]
-    if any(span is not None and span.last >= sent.last for span in deleted):
+    if call.is_gone_since(sent.last, known):
         return  # and the first event with the person
-    ago = f"{gap:.1f} s" if gap >= 0.1 else "less than 0.1 s"
     yield RULE.finding(
         call.name_at,
-        "the same event stands in the batch twice" if same_exchange else f"the same event was sent {ago} before",
+        "the same event stands in the batch twice" if same_exchange else f"the same event was sent {lapse(gap)} before",
         effect="Customer.io stores both: counts double, and a campaign that may be entered again mails twice.",
         fix="Send each event from one place, and give it an id of its own, which makes a repetition harmless.",
         confidence="likely",

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cio_proxy.heartbeats import NAMES, is_heartbeat
-from cio_proxy.model import DELETED, Call, Fact, Finding, Groups, Key, Known, Outcome, Param, RuleInfo, Sample
+from cio_proxy.model import Call, Fact, Finding, Groups, Key, Known, Outcome, Param, RuleInfo, Sample
 from cio_proxy.recognise import moment_of, place_label
 
 RULE = RuleInfo(
@@ -73,10 +73,8 @@ def _again(call: Call, latest: Mapping[str, Sample], known: Known) -> Iterator[F
         return
     if is_heartbeat(call.attributes, params["heartbeats"]):
         return
-    for identifier in call.identifiers:
-        deleted = known.span(Key(DELETED, call.workspace, identifier))
-        if deleted is not None and deleted.last >= first:
-            return
+    if call.is_gone_since(first, known):
+        return
     yield RULE.finding(
         call.attributes_at,
         f"the latest {len(latest) + 1} identifies of this person, within {_span(call.at - first)}, all say the same",

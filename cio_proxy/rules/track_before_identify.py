@@ -49,6 +49,7 @@ from cio_proxy.model import (
     RuleInfo,
     Sample,
     Span,
+    lapse,
     recalled,
 )
 from cio_proxy.recognise import created, moment
@@ -194,7 +195,7 @@ def _unknown_person(call: Call, known: Known) -> Iterator[Finding]:
 
 def _late_identify(call: Call, known: Known, identifier: str, event: Span) -> Iterator[Finding]:
     seconds = call.at - event.first
-    gap = f"{seconds:.1f} s" if seconds >= 0.1 else "less than 0.1 s"
+    gap = lapse(seconds)
     created_at = created(call.attributes)
     if created_at is not None:
         if created_at < max(event.first - CLOCK_SKEW, known.since):
