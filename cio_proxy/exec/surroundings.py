@@ -91,12 +91,11 @@ def contents(path: str | None) -> list[bytes]:
     """What a file holds, or each file of a folder; nothing where there is no such file."""
     if not path:
         return []
-    named = Path(path)
-    files = sorted(named.iterdir()) if named.is_dir() else [named]
-    found = []
-    for file in files:
-        with suppress(OSError):
-            found.append(file.read_bytes())
+    named, found = Path(path), list[bytes]()
+    with suppress(OSError):  # a folder that may not be listed
+        for file in sorted(named.iterdir()) if named.is_dir() else [named]:
+            with suppress(OSError):
+                found.append(file.read_bytes())
     return found
 
 
