@@ -1,9 +1,8 @@
 """Changes the rules, and what they read texts with, in many small ways, and asks their tests to notice each of them.
 
 A rule has the cases of its `.http` file, played to that rule alone and compared word for word with what it told
-before, and `tests/rules/test_<rule>.py` where there is one; `recognise.py` has `tests/test_recognise.py`, and
-the other
-modules of texts alike. Tests that draw their input by chance are left out: they would make the score one of
+before, and `tests/rules/test_<rule>.py` where there is one; `recognise.py` has `tests/test_recognise.py`, and the
+other modules of texts alike. Tests that draw their input by chance are left out: they would make the score one of
 chance.
 
 The mutations are mutmut's; three more take an entry out of a table, a word out of a list of words and a choice out of
