@@ -120,3 +120,10 @@ async def test_the_findings_header_can_be_switched_off(open_door: OpenDoor) -> N
             request("PUT", "/api/v1/customers/42", b'{"email": "a@example.com", "created_at": 1700000000000}')
         )
     assert answer == OK
+
+
+async def test_an_answer_does_not_lead_a_client_to_another_port(open_door: OpenDoor) -> None:
+    elsewhere = OK.replace(b"\r\n\r\n", b'\r\nAlt-Svc: h3=":443"; ma=2592000\r\nVia: 1.1 google\r\n\r\n', 1)
+    async with upstream(lambda request: elsewhere) as raw, open_door(raw.url) as door:
+        answer = await door.send(request("GET", "/api/v1/accounts/region"))
+    assert answer == elsewhere.replace(b'Alt-Svc: h3=":443"; ma=2592000\r\n', b"")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from mitmproxy import http
-from mitmproxy.addons import block, core, disable_h2c, next_layer, update_alt_svc
+from mitmproxy.addons import block, core, disable_h2c, next_layer
 from mitmproxy.connection import Client
 from mitmproxy.master import Master
 from mitmproxy.options import Options
@@ -36,6 +36,7 @@ from cio_proxy.state import AUTHORITY
 
 IDLE_SECONDS = 600
 """mitmproxy's own limit for a connection on which nothing happens."""
+ALT_SVC = "alt-svc"
 
 
 class Door:
@@ -234,13 +235,14 @@ class DisableH2C(disable_h2c.DisableH2C):
             super().request(flow)
 
 
-class AltSvc(update_alt_svc.UpdateAltSvc):
-    """mitmproxy has a reverse proxy's clients come back to it; what the app says of itself stays."""
+class AltSvc:
+    """An addon that takes `Alt-Svc` away, by which an upstream leads a client of its own to another port (RFC 7838)."""
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """Replace the port of an `Alt-Svc`."""
-        if listener_of(flow.client_conn) == "outbound":
-            super().responseheaders(flow)
+        """Keep a client of the outbound listener here; mitmproxy would promise that HTTP/3 is to be had at our port."""
+        response = flow.response
+        if response is not None and ALT_SVC in response.headers and listener_of(flow.client_conn) == "outbound":
+            del response.headers[ALT_SVC]
 
 
 async def ended(task: asyncio.Task[None]) -> None:
