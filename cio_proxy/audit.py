@@ -7,7 +7,6 @@ policy over the findings; `settle` turns the outcome into facts and late finding
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -18,26 +17,23 @@ from typing import Any, NamedTuple, TypeGuard
 from cio_proxy import apis, policy
 from cio_proxy.apis import track_v2
 from cio_proxy.apis.clients import Clients
-from cio_proxy.apis.credentials import Keyring, Sites, secrets_of
+from cio_proxy.apis.credentials import Keyring, Sites
 from cio_proxy.apis.refusals import refusal, too_many
-from cio_proxy.baseline import entry
+from cio_proxy.completing import Completion, Exempted
 from cio_proxy.facts import Rate, Reading, people, reactions, webhooks, workspace
 from cio_proxy.facts.workspace import Watch
-from cio_proxy.masking import masked, masked_json, spellings
+from cio_proxy.masking import masked
 from cio_proxy.model import (
     FORGED,
-    METHODS,
     MINUTE,
     NOTHING,
     Call,
     Deadline,
     Exchange,
-    Exemption,
     Fact,
     Finding,
     Form,
     Groups,
-    Json,
     Kept,
     Key,
     Kind,
@@ -52,7 +48,6 @@ from cio_proxy.model import (
     Settings,
     Span,
     Subject,
-    Taken,
     Unavailable,
     Value,
     Verdict,
@@ -66,9 +61,7 @@ type Learn = Callable[[Call, Outcome, Params], Iterable[Fact]]
 type RuleError = Callable[[str, BaseException], None]
 type SubjectOf = Callable[[tuple[str, str, bool]], Subject]
 type Unable = Callable[[str, str], None]
-type Exempted = Callable[[Exemption], None]
 
-SHOWN = 300
 FINDINGS = 20
 """How much one rule may say about one call: the twenty-first fault of a kind helps nobody, and costs time."""
 KEYS = 5_000
@@ -92,7 +85,6 @@ CLEAN = Verdict()
 UNREAD = Reading()
 _SUBJECT = itemgetter(0)
 UNWATCHED = Watch(0.0)
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?![0-9a-f])")
 
 
 def sealed_with(key: bytes) -> Seal:
@@ -312,16 +304,10 @@ class Engine:
         self.settings = settings
         self.rules = tuple(rule for rule in rules if self._runs(rule))
         self._by_id = {rule.info.id: rule for rule in self.rules}
-        self._seal = seal
         self.sealer = Sealer(seal)
-        self._secrets = lru_cache(1_000)(lambda header: spellings(secrets_of(header)))
-        self._masked = lru_cache(1_000)(masked)
+        self._completion = Completion(settings, seal, exempted)
         self._rule_error = rule_error
         self._unable = unable
-        self._exempted = exempted
-        self._exemptions = {
-            rule.info.id: tuple(each for each in settings.exemptions if each.rule == rule.info.id) for rule in rules
-        }
         self._keyring = Keyring(settings.workspaces, seal, settings.webhooks)
         self._paths = settings.webhooks.paths
         self._begins_empty = settings.begins_empty
@@ -447,7 +433,7 @@ class Engine:
         finding = rule.excess(call, limit)
         if not self._is_reported(finding):
             return verdict
-        finding = self._completed(finding, call, opened, 0, self._action(finding, call, opened, late=False))
+        finding = self._completion.finding(finding, call, opened.calls, opened.client)
         findings = tuple(policy.consistent([*verdict.findings, finding]))
         if finding.action != "blocked":
             return replace(verdict, findings=findings)
@@ -514,7 +500,7 @@ class Engine:
                 if results and known.doubt and watch.since > deadline.seed.time:
                     self._unable(rule.info.id, FORGOTTEN)
                 else:
-                    findings += [self._overdue(each, deadline) for each in results]
+                    findings += [self._completion.due(each, deadline.at) for each in results]
             except (Exception, Overdue) as error:
                 self._rule_error(rule.info.id, error)
         return tuple(findings)
@@ -546,8 +532,9 @@ class Engine:
             elif isinstance(result, Fact):
                 learned.append(result)
             elif self._is_reported(result):
-                action = self._action(result, call, opened, late)
-                findings.append(self._completed(result, call, opened, number, action))
+                findings.append(
+                    self._completion.finding(result, call, opened.calls, opened.client, number=number, late=late)
+                )
                 number += 1
         if number:
             known.doubt = False
@@ -557,23 +544,6 @@ class Engine:
 
     def _is_reported(self, result: Finding | Unavailable) -> TypeGuard[Finding]:
         return isinstance(result, Finding) and policy.reported(result, self.settings)
-
-    def _overdue(self, finding: Finding, deadline: Deadline) -> Finding:
-        exempt = self._is_exempt(finding, finding.endpoint, finding.client, deadline.at)
-        action = policy.accepted("exempt" if exempt else "logged", finding.fingerprint, self.settings.baselined)
-        return replace(finding, time=deadline.at, action=action)
-
-    def _action(self, finding: Finding, call: Call, opened: Opened, late: bool) -> Taken:
-        if self._is_exempt(finding, call.endpoint, opened.client, call.at):
-            return "exempt"
-        return "logged" if late else policy.decide(finding, opened.calls, call, self.settings)
-
-    def _is_exempt(self, finding: Finding, endpoint: str, client: str, at: float) -> bool:
-        exemptions = self._exemptions[finding.rule]
-        found = policy.exemption(finding, exemptions, endpoint=endpoint, client=client, at=at) if exemptions else None
-        if found is not None:
-            self._exempted(found)
-        return found is not None
 
     def _verdict(self, opened: Opened, findings: Sequence[Finding]) -> Verdict:
         blocked = [finding for finding in findings if finding.action == "blocked"]
@@ -618,47 +588,12 @@ class Engine:
         return taught
 
     def _seeded(self, deadline: Deadline, call: Call, opened: Opened) -> Deadline:
-        return replace(deadline, seed=self._completed(deadline.seed, call, opened, 0, "logged"))
+        return replace(deadline, seed=self._completion.seed(deadline.seed, call, opened.client))
 
     def _of_workspace(self, opened: Opened) -> Iterable[Fact]:
         yield workspace.seen(opened.workspace, opened.exchange.at)
         if opened.missed is not None:
             yield workspace.lost(opened.workspace, opened.missed)
-
-    def _completed(self, finding: Finding, call: Call, opened: Opened, number: int, action: Taken) -> Finding:
-        exchange = call.exchange
-        person = call.person.main()
-        secrets = self._secrets(exchange.header("authorization"))
-        pointer = _short(self._masked(finding.pointer, secrets))
-        name = None if finding.name is None else _short(self._masked(finding.name, secrets))
-        fingerprint = _fingerprint(finding.rule, call.endpoint, pointer, name)
-        shown = not self.settings.show_values
-        traced = _TRACEPARENT.match(exchange.header("traceparent") or "")
-        return replace(
-            finding,
-            id=f"{exchange.id}-{finding.rule}-{call.item or 0}-{number}",
-            time=exchange.at,
-            action=policy.accepted(action, fingerprint, self.settings.baselined),
-            message=_short(self._masked(finding.message, secrets) if shown else finding.message),
-            effect=self._masked(finding.effect, secrets) if shown else finding.effect,
-            fix=self._masked(finding.fix, secrets) if shown else finding.fix,
-            evidence=_masked(finding.evidence, secrets) if shown else finding.evidence,
-            corrected=_masked(finding.corrected, secrets) if shown else finding.corrected,
-            pointer=pointer if shown else _short(finding.pointer),
-            name=name if shown or finding.name is None else _short(finding.name),
-            api=call.api,
-            call=call.kind,
-            method=exchange.method if exchange.method in METHODS else "other",
-            endpoint=call.endpoint,
-            item=None if finding.whole else call.item,
-            person=None if person is None else self._seal(f"person\0{call.workspace}\0{person}"),
-            client=opened.client,
-            listener=exchange.listener,
-            workspace=call.workspace,
-            exchange=exchange.id,
-            trace_id=traced[1] if traced else None,
-            fingerprint=fingerprint,
-        )
 
     def _plan(self, call: Call) -> Plan:
         plan = self._plans.get(call.form)
@@ -727,22 +662,3 @@ def _of_store(fact: Fact) -> Taught:
 
 def _is_sealed(words: tuple[str, str, bool]) -> Subject:
     return made(Subject, words[:2])
-
-
-@lru_cache(1_000)
-def _fingerprint(rule: str, endpoint: str, pointer: str, name: str | None) -> str:
-    """What findings of one kind have in common; the texts are short by now."""
-    return entry(rule, endpoint, pointer, name).fingerprint
-
-
-def _short(text: str) -> str:
-    """A text of a length that people and stores can bear; cut once it is masked, or half a value would stay."""
-    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
-
-
-def _masked(value: Json, secrets: Sequence[str]) -> Json:
-    try:
-        kept: Json = masked_json(value, secrets)
-    except Exception:
-        return None  # what cannot be masked is dropped
-    return kept

@@ -14,9 +14,10 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cio_proxy.audit import SHOWN, Engine, sealed_with
+from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.baseline import HEAD, MISTAKES, Baseline, BaselineError, Entry, entry, parsed, read, seen, write
 from cio_proxy.cli import greeting, main
+from cio_proxy.completing import SHOWN
 from cio_proxy.config import ConfigError, load, overlay, written
 from cio_proxy.examples import read as examples_in
 from cio_proxy.facts import Reading
