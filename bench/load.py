@@ -19,8 +19,10 @@ from traffic import calls, head
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 READY = 20_000
 """As many requests as a proxy answers in a run are made before it begins."""
-COUNT = 1_000_000
+COUNT = 1_007_000
 """More requests than a run sends; a run begins at START in an endless row of them, so that nothing is sent twice."""
+PEOPLE = 5_000
+"""So many that nobody is identified ten times a minute, which is a finding; and each run begins with others."""
 
 
 class Upstream(asyncio.Protocol):
@@ -79,7 +81,7 @@ class Load:
     """What was sent, and how long each answer took."""
 
     def __init__(self, connections: int, seconds: float, start: int) -> None:
-        requests = (head(method, path, len(body)) + body for method, path, body in calls(COUNT, start * COUNT))
+        requests = (head(method, path, len(body)) + body for method, path, body in calls(COUNT, start * COUNT, PEOPLE))
         self.requests = chain(list(islice(requests, READY)), requests)
         self.seconds: list[float] = []
         self.failed = 0
