@@ -64,6 +64,23 @@ def findings(
     return list(engine.judge(engine.open(request), Reading()).findings)
 
 
+def concerned(rule: str, method: str, url: str, body: Any = None) -> bool:
+    """Whether a rule looks at a request at all, as its first call is built."""
+    (only,) = (each for each in RULES if each.info.id == rule)
+    host, slash, path = url.partition("/")
+    request = Exchange(
+        id="1",
+        at=NOW,
+        method=method,
+        target=(slash + path).encode(),
+        host=host,
+        headers=((b"Authorization", BASIC.encode()),),
+        body=json.dumps(body).encode(),
+    )
+    (call, *_) = Engine(Settings(), (only,), sealed_with(b"k" * 32)).open(request).calls
+    return only.concerns is None or only.concerns(call.form)
+
+
 def told(rule: str, method: str, url: str, body: Any = None, **more: Any) -> list[tuple[str, str]]:
     """Where, and how sure."""
     return [(f.pointer, f.confidence) for f in findings(rule, method, url, body, **more)]
