@@ -165,8 +165,13 @@ EVENT_FIELDS_V2 = {"name": TEXT, "attributes": OBJECT_WORDS, "timestamp": SECOND
 DESCRIBED = {"attributes": OBJECT_WORDS, "timestamp": SECONDS, "cio_relationships": LIST_WORDS}
 RELATED = {"cio_relationships": LIST_WORDS}
 IDENTIFY_FIELDS = {
-    **{"id": TEXT, "email": TEXT, "anonymous_id": TEXT, "_timestamp": SECONDS, "_update": "true or false"},
-    **{"cio_subscription_preferences": OBJECT_WORDS, "cio_relationships": OBJECT_WORDS},
+    "id": TEXT,
+    "email": TEXT,
+    "anonymous_id": TEXT,
+    "_timestamp": SECONDS,
+    "_update": "true or false",
+    "cio_subscription_preferences": OBJECT_WORDS,
+    "cio_relationships": OBJECT_WORDS,
 }
 MERGE_FIELDS = {"primary": OBJECT_WORDS, "secondary": OBJECT_WORDS}
 THING: dict[str, Any] = {"type": "object", "identifiers": OBJECT}
