@@ -59,7 +59,7 @@ _DONE = re.compile(
 )
 _EXACT = re.compile(r":\d\d[.,]\d{3}")
 UNSURE = Origin()
-"""Of an event of which nobody knows whether it was accepted: no exchange can be named that brought it."""
+"""What a span has whose event may not have been accepted: no exchange can be named that brought it."""
 _OCCURRENCE = re.compile(
     r"(?:order|transaction|payment|invoice|booking|reservation|purchase|charge|refund|receipt|request|submission)"
     r"(?:id|uuid|no|nr|num|number|ref|reference|code)?\Z"
@@ -75,7 +75,7 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[F
     """That the event was sent, for as long as a repetition of it is a duplicate."""
     if (key := _key(call)) is None:
         return ()
-    sent = call.seen if outcome.kind == "accepted" else Span(call.at, call.at, UNSURE)
+    sent = call.seen if outcome.kind == "accepted" else Span(call.at, call.at)
     return (Fact(key, sent, params["within"] + 1.0),)
 
 

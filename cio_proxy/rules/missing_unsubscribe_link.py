@@ -111,9 +111,9 @@ class Mail(NamedTuple):
     """The text that is put around it; empty for none, None where nobody says."""
     language: str
     headers: Mapping[str, str]
-    message: str
+    message: str = ""
     """What stands for the message: its path; empty for what is sent."""
-    layout_id: str
+    layout_id: str = ""
     """The id, or the name, of the layout; empty where nobody says."""
 
 
@@ -160,7 +160,7 @@ def _sending(call: Call, judged: str) -> Iterator[Finding | Unavailable]:
     text = body.get(at)
     if isinstance(text, str) and text:
         layout = "" if body.get("transactional_message_id") is None else None
-        yield from _judge(Mail(text, f"/{at}", layout, _language(call), headers, "", ""))
+        yield from _judge(Mail(text, f"/{at}", layout, _language(call), headers))
 
 
 def _sent(call: Call, judged: str) -> Iterator[Finding | Unavailable]:
@@ -183,7 +183,7 @@ def _sent(call: Call, judged: str) -> Iterator[Finding | Unavailable]:
     headers = _headers(sent.get("headers"))
     if fault := one_click(headers):
         yield _no_button(pointer(call.data_at, "headers"), fault)
-    yield from _judge(Mail(content, pointer(call.data_at, "content"), "", "", headers, "", ""))
+    yield from _judge(Mail(content, pointer(call.data_at, "content"), "", "", headers))
 
 
 def written(call: Call) -> Mail | None:

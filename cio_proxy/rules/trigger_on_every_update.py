@@ -122,7 +122,7 @@ def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Fact]:
     """Who is identified without news; and, once there are events about updates, what they follow."""
     if outcome.kind == "refused":
         return ()
-    return _of_identify(call, known) if call.kind == "identify" else _of_event(call, known) if is_update(call) else ()
+    return _of_identify(call, known) if call.kind == "identify" else _of_event(call, known)
 
 
 # --- identifies without news -----------------------------------------------------------------------
@@ -184,7 +184,7 @@ def lasting(call: Call) -> str:
     """What an identify says that lasts."""
     attributes = {name: value for name, value in call.attributes.items() if is_lasting(name, value)}
     said = repr(("lasting", tuple(call.person), attributes, call.body.get("cio_relationships")))
-    return blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return blake2b(said.encode(), digest_size=16).hexdigest()
 
 
 # --- an event after every identify -----------------------------------------------------------------

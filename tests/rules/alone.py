@@ -93,10 +93,11 @@ async def history(
     params: Mapping[str, Any] | None = None,
     store: MemoryStore | None = None,
     refused: Container[int] = (),
+    failed: Container[int] = (),
 ) -> list[Finding]:
     """All that a rule says of requests: of each the seconds after NOW, method, URL and body.
 
-    They are accepted, but for those whose numbers are `refused`.
+    They are accepted, but for those whose numbers are `refused`, or `failed` so that nobody knows.
     """
     recorded = []
     for number, (at, method, url, body) in enumerate(sent):
@@ -110,7 +111,7 @@ async def history(
             headers=((b"Authorization", BASIC.encode()),),
             body=json.dumps(body).encode(),
         )
-        recorded.append((request, Recorded(NOW + at, 400 if number in refused else 200)))
+        recorded.append((request, Recorded(NOW + at, 400 if number in refused else 503 if number in failed else 200)))
     errors: list[object] = []
     said = RuleSettings(report="possible", params=params or {})
     engine = Engine(

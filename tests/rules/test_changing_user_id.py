@@ -107,6 +107,11 @@ async def test_a_second_id_of_an_address_is_possible_and_from_the_fourth_on_it_i
     assert await told(*sent, v1("44", ADA), end=8 * DAY) == [("4", "path:", "possible")]
 
 
+async def test_an_address_that_is_the_id_stands_where_the_person_is_named() -> None:
+    (finding,) = await found(v2(id="ada@example.com", attributes={"id": "ada@example.com"}))
+    assert finding.pointer == "/identifiers/id"
+
+
 async def test_it_is_remembered_for_thirty_days() -> None:
     assert len(await found(v1("11"), v1("22"), every=29 * 86_400.0)) == 1
     assert await found(v1("11"), v1("22"), every=31 * 86_400.0) == []
@@ -436,7 +441,9 @@ MAILBOXES = (
     *("administrator", "webmaster", "postmaster", "family", "billing", "accounts", "accounting", "finance", "hr"),
     *("jobs", "marketing", "press", "no", "noreply", "none", "null", "unknown", "anonymous", "guest", "nobody"),
     *("nomail", "noemail", "deleted", "test", "tests", "tester", "testing", "qa", "dev", "demo", "staging"),
-    *("dummy", "fake"),
+    *("dummy", "fake", "e2e", "cypress", "playwright", "selenium", "familie", "order", "orders", "shop", "store"),
+    *("mail", "it", "reception", "booking", "bookings", "reservation", "reservations", "buchhaltung", "verkauf"),
+    "newsletter",
 )
 
 

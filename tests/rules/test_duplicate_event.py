@@ -1,5 +1,6 @@
 """What an example file cannot say of a duplicate event: which exchange it repeats, and that its bytes stay secret."""
 
+import json
 import re
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.drivers import Auditor, Recorded, audit_recorded
 from cio_proxy.facts.memory import MemoryStore
-from cio_proxy.model import End, Exchange, Finding, Settings
+from cio_proxy.model import End, Exchange, Finding, Origin, Settings, Span
 from cio_proxy.rules import RULES
 
 RULE = tuple(rule for rule in RULES if rule.info.id == "duplicate-event")
@@ -176,3 +177,18 @@ async def test_replicas_on_one_store_see_each_others_events(second: float, count
 
 async def test_what_nobody_did_is_no_repetition() -> None:
     assert await found((0, 200, EVENT), (1, 200, EVENT), path=b"/api/v1/events") == []
+
+
+async def test_what_may_not_have_been_accepted_names_no_exchange_and_is_kept_for_a_second_more() -> None:
+    store = MemoryStore()
+    await found((0, 503, EVENT), store=store)
+    ((_, kept),) = [each async for each in store.scan("event-sent")]
+    assert kept == (Span(1.75e9, 1.75e9, Origin()), 1.75e9 + 3.0)
+
+
+@pytest.mark.parametrize(("before", "count"), [(94, 1), (95, 0)])
+async def test_names_are_read_up_to_their_hundredth_character(before: int, count: int) -> None:
+    event = {"name": "x" * before + "placed", "data": {"order_id": "A-1000042"}}
+    assert len(await found(*((at, 200, json.dumps(event).encode()) for at in (0, 1)))) == count
+    event = {"name": "order_placed", "data": {"_" * (before + 1) + "order": "A-1000042"}}
+    assert len(await found(*((at, 200, json.dumps(event).encode()) for at in (0, 1)))) == count

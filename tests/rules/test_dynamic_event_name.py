@@ -89,6 +89,7 @@ def test_a_url_with_a_personal_value_is_another_rules(person: str) -> None:
         ("mail 812 ada@example.com", ""),
         ("x" * 496 + " 812", "x" * 496 + " <number>"),
         ("x" * 497 + " 812", ""),
+        ("x 4711 of 2026-11-27", "x <number> of <date>"),
     ],
 )
 def test_the_shape_that_a_name_shares_with_others(name: str, shape: str) -> None:

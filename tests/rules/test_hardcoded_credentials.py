@@ -106,6 +106,13 @@ BACKENDS = [
 ]
 
 
+def test_a_browser_exposes_the_key_whatever_else_the_url_says() -> None:
+    url = "track.customer.io/api/v1/customers/42/events?a=b"
+    assert [f.pointer for f in findings(RULE, "POST", url, {"name": "a"}, headers=BROWSERS[0])] == [
+        "header:Authorization"
+    ]
+
+
 @pytest.mark.parametrize("headers", BROWSERS, ids=str)
 def test_each_mark_of_a_browser_exposes_a_server_side_key(headers: dict[str, str]) -> None:
     (finding,) = findings(RULE, *EVENT, {"name": "a"}, headers=headers)

@@ -138,7 +138,7 @@ async def test_of_batches_too_one_in_a_few_is_counted(seconds: int, params: dict
 
 
 async def test_it_takes_three_standard_deviations_above_the_figure() -> None:
-    assert await told(stream(2_350, 20))
+    assert await told(stream(2_265, 20))
     assert not await told(stream(2_200, 20))
 
 

@@ -32,6 +32,19 @@ def test_an_id_has_150_characters(length: int, wanted: list[tuple[str, str]]) ->
     assert told(RULE, "PUT", url, {"a": 1}) == wanted
 
 
+def test_what_has_a_long_name_is_judged_by_the_same_limits() -> None:
+    name = "a" * 60
+    assert told(RULE, "POST", f"track.customer.io/api/v1/customers/{'a' * 150}/events", {"name": name}) == []
+    item = {"type": "person", "action": "event", "identifiers": {"id": "1"}, "name": name}
+    assert told(RULE, "POST", "track.customer.io/api/v2/entity", sized(item, 32 * KB)) == []
+
+
+def test_one_pipelines_call_is_no_batch() -> None:
+    (finding,) = findings(RULE, "POST", "cdp.customer.io/v1/track", padded(600 * KB, userId="42", event="a"))
+    assert "batch" not in finding.message
+    assert finding.pointer == ""
+
+
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [

@@ -62,6 +62,13 @@ def event(at: float, body: bytes = SIGN_UP, status: int = 200) -> tuple[float, s
     return (at, "POST", PERSON + b"/events", body, status)
 
 
+async def test_what_is_not_known_may_be_on_its_way() -> None:
+    (unknown, *_) = await found(event(0), people="complete")
+    assert (unknown.confidence, unknown.early) == ("certain", True)
+    (late,) = await found(event(0), identify(1), people="partial")
+    assert (late.confidence, late.early) == ("likely", False)
+
+
 WHOSE = ["user", "account", "customer", "member"]
 HOW = ["", "_complete", "Completed", " success", "_finished"]
 

@@ -43,8 +43,8 @@ def pairs(count: int, *, gap: float = 1, people: int | None = None, start: float
     return sent
 
 
-async def found(*sent: Sent, refused: Container[int] = (), **params: Any) -> list[Finding]:
-    return await history(RULE, *sent, params=FEW | params, refused=refused)
+async def found(*sent: Sent, refused: Container[int] = (), failed: Container[int] = (), **params: Any) -> list[Finding]:
+    return await history(RULE, *sent, params=FEW | params, refused=refused, failed=failed)
 
 
 # --- events --------------------------------------------------------------------------------------------
@@ -205,6 +205,18 @@ async def test_what_was_refused_is_not_counted() -> None:
     assert await remembered(RULE, event(1, 0, "order_completed")) == {}
     kept = await remembered(RULE, *churning(1, 0, 1, 2), event(1, 3), params=FEW)
     assert kept.keys() == {"identify-churn", "identify-churning", "update-events"}
+
+
+async def test_what_may_not_have_been_accepted_is_not_counted() -> None:
+    sent = [*churning(1, 0, 1, 2), *churning(2, 10, 11, 12)]
+    assert len(await found(*sent)) == 1
+    assert await found(*sent, failed=(3,)) == await found(*sent, failed=(4,)) == []
+
+
+async def test_of_identifies_at_once_two_are_remembered() -> None:
+    kept = await remembered(RULE, *(identify(1, 0, plan=plan, visits=1) for plan in ("a", "b", "c")))
+    ((_, latest),) = kept["identify-churn"]
+    assert [len(sample.hashes) for sample in latest.samples.values()] == [4]
 
 
 async def test_history_is_no_churn() -> None:
