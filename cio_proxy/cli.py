@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from cio_proxy.model import Address, Seal, Settings, TrackingPlan
+from cio_proxy.model import SEVERITIES, Address, Seal, Settings, TrackingPlan
 
 if TYPE_CHECKING:
     from cio_proxy.baseline import Seen
@@ -136,7 +136,11 @@ def exec_(config: str | None, command: tuple[str, ...], fail_on: str, min_calls:
     cio-proxy exec -- npm test
     cio-proxy exec --fail-on warning --min-calls 1 -- pytest -q
     """
-    sys.exit(asyncio.run(_execute(config, flags, command, None if fail_on == "never" else fail_on, min_calls)))
+    try:
+        code = asyncio.run(_execute(config, flags, command, None if fail_on == "never" else fail_on, min_calls))
+    except KeyboardInterrupt:  # before there was a command to give it to
+        code = 128 + signal.SIGINT
+    sys.exit(code)
 
 
 @main.command()
@@ -352,7 +356,10 @@ def env(config: str | None, listen: str | None, explicit: str | None) -> None:
     folder = state.place(settings, os.environ)
     certificate = state.authority(folder)
     if explicit is not None:
-        for line in proxied(f"http://{settings.explicit}", str(certificate), str(state.bundle(folder))):
+        from cio_proxy.exec.surroundings import without_proxy
+
+        bundle, direct = str(state.bundle(folder)), without_proxy(os.environ)
+        for line in proxied(f"http://{settings.explicit}", str(certificate), bundle, direct):
             click.echo(line)
     for line in (
         "Node (customerio-node):",
@@ -370,8 +377,8 @@ def env(config: str | None, listen: str | None, explicit: str | None) -> None:
         click.echo(f"# {line}")
 
 
-def proxied(url: str, authority: str, bundle: str) -> Iterator[str]:
-    """What a shell exports to lead clients through an HTTP proxy, and to have them trust its certificates."""
+def proxied(url: str, authority: str, bundle: str, direct: str) -> Iterator[str]:
+    """What a shell exports to lead clients through an HTTP proxy, but for `direct`, and to trust its certificates."""
     for about, value, *names in (
         (
             "Most clients heed it: Python's requests and httpx, Go, Ruby, curl",
@@ -384,6 +391,7 @@ def proxied(url: str, authority: str, bundle: str) -> Iterator[str]:
         ("OpenSSL (Ruby, PHP, Python's ssl and httpx) and Go, for all that they trust", bundle, "SSL_CERT_FILE"),
         ("Python's requests, so also customerio and customerio-cdp-analytics", bundle, "REQUESTS_CA_BUNDLE"),
         ("curl", bundle, "CURL_CA_BUNDLE"),
+        ("What goes to this machine itself stays direct", direct, "NO_PROXY", "no_proxy"),
     ):
         yield f"# {about}:"
         yield from (f"export {name}={shlex.quote(value)}" for name in names)
@@ -598,7 +606,7 @@ def plan_check(file: str | None, **flags: Any) -> None:
     chosen = _plan(file, flags)
     count = sum(len(fields.attributes) for fields in (chosen.events or {}).values())
     name = chosen.source or "the configured plan"
-    click.echo(f"{name} can be used: {len(chosen.events or ())} events with {count} attributes")
+    click.echo(f"{name} can be used: {_many(len(chosen.events or ()), 'event')} with {_many(count, 'attribute')}")
     now = time.time()
     try:
         settings, _ = _remembered(flags, reads=True)
@@ -733,7 +741,7 @@ def _remembered(flags: dict[str, Any], reads: bool = False) -> tuple[Settings, S
         folder = state.folder(settings, os.environ)
         return settings, sealed_with(state.hash_key(folder, settings.hash_key_file))
     except (OSError, ValueError) as error:
-        raise Refused(f"state folder: {error}") from error
+        raise _stateless(error) from error
 
 
 def _plan(file: str | None, flags: Mapping[str, Any]) -> TrackingPlan:
@@ -881,10 +889,16 @@ async def _execute(
             click.echo(f"cio-proxy: {NO_CALL}", err=True)
     if run.code:
         return run.code
+    code, why = 0, ""
     if run.summary["calls"] < min_calls:
-        click.echo(f"cio-proxy: fewer calls than --min-calls {min_calls}", err=True)
-        return NOTHING
-    return FOUND if fail_on and found.reaches(fail_on) else 0
+        code, why = NOTHING, f"fewer calls than --min-calls {min_calls}"
+    elif fail_on and found.reaches(fail_on):
+        worse = " or worse" if fail_on != SEVERITIES[0] else ""
+        code, why = FOUND, f"findings of severity {fail_on}{worse} (--fail-on never keeps the command's own exit code)"
+    if code:
+        with suppress(OSError):
+            click.echo(f"cio-proxy: exit code {code}: {why}", err=True)
+    return code
 
 
 NO_CALL = "the command sent nothing to Customer.io that the proxy could see"
@@ -901,7 +915,15 @@ def _proxy(load: Callable[[], Loaded], **parts: Any) -> Proxy:
     except ConfigError as error:
         raise Refused(str(error)) from error
     except (OSError, ValueError) as error:
-        raise Refused(f"state folder: {error}") from error
+        raise _stateless(error) from error
+
+
+def _stateless(error: OSError | ValueError) -> Refused:
+    """Why the state folder cannot be used, and what to do."""
+    if isinstance(error, ValueError):
+        return Refused(f"state folder: {error}")
+    why = f"{error.filename}: {(error.strerror or 'cannot be used').lower()}"
+    return Refused(f"state folder: {why}: give one of your own by the option `state`, or XDG_STATE_HOME")
 
 
 def greeting(ready: dict[str, Any], settings: Settings) -> Iterator[str]:
@@ -912,7 +934,8 @@ def greeting(ready: dict[str, Any], settings: Settings) -> Iterator[str]:
     if ready["explicit"]:
         yield f"an HTTP proxy is at {ready['explicit']}: only Customer.io's hosts are looked into"
     if settings.upstream == "sandbox":
-        yield "upstream is the sandbox, nothing leaves this machine (--upstream live changes that)"
+        what = "nothing for Customer.io" if ready["explicit"] else "nothing"
+        yield f"upstream is the sandbox, {what} leaves this machine (--upstream live changes that)"
     else:
         yield f"upstream is {settings.upstream}"
     if settings.enforcement == "observe":
@@ -957,7 +980,3 @@ def _stop_signal() -> asyncio.Event:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return stop
-
-
-if __name__ == "__main__":
-    main()

@@ -803,7 +803,9 @@ def value_written(value: Any, read: Reader) -> Any:
     if read is share:
         return f"{100 * value:.9g}%"
     if read in (duration, wait, held):
-        return _in_units(value, {"d": 86_400, "h": 3_600, "m": 60}) or f"{value:g}s"
+        return _in_units(value, {"d": 86_400, "h": 3_600, "m": 60}) or (
+            f"{value:g}s" if value >= 1 else f"{1000 * value:g}ms"
+        )
     if read is size:
         return _in_units(value, {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10}) or value
     if read is moment:

@@ -344,7 +344,8 @@ class Auditor:
         except (Exception, Overdue) as error:
             self._store_failed("beat", error)
         else:
-            self._store_did("beat")
+            for what in ("beat", "read", "write"):
+                self._store_did(what)
 
     def lost_behind(self, at: float, workspace: str, error: BaseException) -> None:
         """Facts of a workspace were lost after their exchange had been answered."""
@@ -358,8 +359,16 @@ class Auditor:
         self._missed[workspace] = max(at, self._missed.get(workspace, at))
 
     async def imported(self) -> tuple[str, ...]:
-        """The workspaces whose people were imported. Raises what the store raises."""
-        return tuple(sorted({key.workspace async for key, _ in self.store.scan(workspace.IMPORTED)}))
+        """The workspaces whose people were imported, and nothing missed since. Raises what the store raises."""
+        names = {key.workspace async for key, _ in self.store.scan(workspace.IMPORTED)}
+        now, subjects = self.clock(), {name: workspace.subject(name) for name in names}
+        records = (await self.store.get_many(subjects.values(), (), now)).records
+
+        def is_whole(name: str) -> bool:
+            missed = max(filter(None, map(self._missed.get, ("", name))), default=None)
+            return workspace.watch(records.get(subjects[name], NOTHING), now, missed).whole
+
+        return tuple(sorted(filter(is_whole, names)))
 
     async def forget(self) -> None:
         """Forget everything that is known."""

@@ -453,11 +453,15 @@ def about(learned: Learned, enough: int = ENOUGH) -> Iterator[str]:
     yield "it, mended it, and named this file under `plan:` in the configuration."
     yield ""
     yield (
-        f"Learned from {len(learned.events):,} events with {attributes:,} attributes, and {len(learned.person):,} "
-        f"attributes of people, in {len(learned.workspaces):,} workspace{'s' if len(learned.workspaces) != 1 else ''}."
+        f"Learned from {_many(len(learned.events), 'event')} with {_many(attributes, 'attribute')}, and "
+        f"{_many(len(learned.person), 'attribute')} of people, in {_many(len(learned.workspaces), 'workspace')}."
     )
     yield "Names that hold a value or something personal are never learned."
     yield f"`required` is what each of at least {enough} people sent once or more; it may still be missing at times."
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def notes(learned: Learned) -> Mapping[str, str]:

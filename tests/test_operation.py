@@ -5,6 +5,7 @@ import json
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -234,7 +235,7 @@ def test_env_gives_the_shell_the_address_of_the_configured_listener(tmp_path: Pa
 def test_env_leads_a_shell_through_the_explicit_proxy_when_asked(tmp_path: Path) -> None:
     config = tmp_path / "cio-proxy.yaml"
     config.write_text("explicit: 127.0.0.1:8877\n")
-    names = "HTTPS_PROXY NODE_EXTRA_CA_CERTS SSL_CERT_FILE REQUESTS_CA_BUNDLE NODE_USE_ENV_PROXY"
+    names = "HTTPS_PROXY NODE_EXTRA_CA_CERTS SSL_CERT_FILE REQUESTS_CA_BUNDLE NODE_USE_ENV_PROXY NO_PROXY no_proxy"
     printed = f'printf "%s\\n" {" ".join(f"${name}" for name in names.split())}'
 
     def exported(*options: str) -> list[str]:
@@ -243,13 +244,39 @@ def test_env_leads_a_shell_through_the_explicit_proxy_when_asked(tmp_path: Path)
 
     certificates = tmp_path / "cio-proxy" / "certificates"
     bundle = str(certificates / "ca-bundle.pem")
-    trust = [str(certificates / "mitmproxy-ca-cert.pem"), bundle, bundle, "1"]
+    local = "localhost,127.0.0.1,::1"
+    trust = [str(certificates / "mitmproxy-ca-cert.pem"), bundle, bundle, "1", local, local]
     assert exported("--config", str(config), "--explicit") == ["http://127.0.0.1:8877", *trust]
     assert exported("--explicit", "127.0.0.1:8866") == ["http://127.0.0.1:8866", *trust]
     assert exported("--config", str(config)) == []
     refused = command(tmp_path, "env", "--explicit")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith("--explicit: no HTTP proxy is configured")
+
+
+def test_a_state_folder_that_cannot_be_made_is_told_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    config = tmp_path / "cio-proxy.yaml"
+    config.write_text(f"state: {tmp_path}/file/state\n")
+    done = command(tmp_path, "run", "--config", str(config))
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"state folder: {tmp_path}/file/state: not a directory: give one of your own by the option `state`, or"
+        " XDG_STATE_HOME\n"
+    )
+
+
+def test_python_runs_it_as_a_module(tmp_path: Path) -> None:
+    python = [sys.executable, "-m", "cio_proxy", "--version"]
+    assert subprocess.run(python, capture_output=True, text=True, check=True).stdout.startswith("cio-proxy, version ")
+
+
+def test_short_times_are_shown_in_milliseconds(tmp_path: Path) -> None:
+    config = tmp_path / "cio-proxy.yaml"
+    config.write_text("probe:\n  delay: 300ms\ntimeouts:\n  connect: 1.5s\n")
+    shown = command(tmp_path, "config", "show", "--config", str(config)).stdout
+    assert "delay: 300ms" in shown
+    assert "connect: 1.5s" in shown
 
 
 def test_what_config_show_prints_is_the_same_configuration(tmp_path: Path) -> None:

@@ -440,7 +440,7 @@ def test_a_plan_is_learned_checked_exported_and_imported(tmp_path: Path) -> None
     assert run(tmp_path, "learn", "-o", "plan.yaml") == ("", "")
     text = (tmp_path / "plan.yaml").read_text()
     assert text == run(tmp_path, "learn")[0]
-    assert "# Learned from 1 events with 1 attributes, and 1 attributes of people, in 1 workspace.\n" in text
+    assert "# Learned from 1 event with 1 attribute, and 1 attribute of people, in 1 workspace.\n" in text
     assert text.endswith("""\
 events:
   order_placed:  # 7 people
@@ -455,7 +455,7 @@ person:
     )
     assert run(tmp_path, "learn", "-o", "plan.yaml", "--force", "--enough", "8") == ("", "")
     assert "total: number\n" in (tmp_path / "plan.yaml").read_text()
-    assert run(tmp_path, "check", "plan.yaml") == ("plan.yaml can be used: 1 events with 1 attributes\n", "")
+    assert run(tmp_path, "check", "plan.yaml") == ("plan.yaml can be used: 1 event with 1 attribute\n", "")
     run(tmp_path, "export", "plan.yaml", "-o", "schema.json")
     again, err = run(tmp_path, "import", "schema.json")
     assert (again.partition("\n")[0], err) == ("# Tracking plan, imported from schema.json.", "")
@@ -467,7 +467,7 @@ def test_what_was_sent_beside_the_configured_plan_is_exit_code_1(tmp_path: Path)
     (tmp_path / "plan.yaml").write_text("events: {checkout: }\n")
     (tmp_path / "c.yaml").write_text("plan: plan.yaml\n")
     out, err = run(tmp_path, "check", "--config", "c.yaml")
-    assert out == "plan.yaml can be used: 1 events with 0 attributes\n"
+    assert out == "plan.yaml can be used: 1 event with 0 attributes\n"
     assert err.startswith("not compared with what was sent: facts: ")
     assert not (tmp_path / "facts").exists()
     teach(tmp_path)
@@ -528,7 +528,7 @@ def test_a_plan_is_checked_also_where_facts_end_with_the_process(tmp_path: Path)
         check=False,
     )
     assert done.returncode == 0
-    assert done.stdout == "plan.yaml can be used: 1 events with 0 attributes\n"
+    assert done.stdout == "plan.yaml can be used: 1 event with 0 attributes\n"
     assert done.stderr.startswith("not compared with what was sent: facts: memory ends with the process")
 
 

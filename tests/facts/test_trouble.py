@@ -7,12 +7,13 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.drivers import LOOKS, Auditor
-from cio_proxy.facts import patient, stores
+from cio_proxy.facts import patient, stores, workspace
 from cio_proxy.model import Enforcement, Exchange, FactStore, RuleSettings, Settings
 from cio_proxy.rules import RULES
 
@@ -310,3 +311,28 @@ async def teach_personal_values(replica: Replica) -> None:
     assert replica.store.known()["identified"] >= 2
     assert replica.errors == 0
     await replica.store.close()
+
+
+async def test_a_store_that_is_back_is_not_degraded_although_nothing_is_sent() -> None:
+    replica = Replica(FactStore("memory"))
+
+    async def fails(*asked: Any) -> Any:
+        raise OSError
+
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr(replica.store, "get_many", fails)
+        broken.setattr(replica.store, "join_many", fails)
+        assert await replica.passes(IDENTIFY)
+        assert "store" in replica.degraded
+    await replica.beat()
+    assert "store" not in replica.degraded
+
+
+async def test_people_count_as_imported_until_something_is_missed() -> None:
+    replica = Replica(FactStore("memory"))
+    await replica.store.join_many([workspace.imported(name, replica.now) for name in ("a", "b")], (), replica.now)
+    assert await replica.auditor.imported() == ("a", "b")
+    replica.auditor.missed(replica.now + 1, "b")
+    assert await replica.auditor.imported() == ("a",)
+    replica.auditor.missed(replica.now + 1)
+    assert await replica.auditor.imported() == ()
