@@ -122,7 +122,7 @@ def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Fact]:
     """Who is identified without news; and, once there are events about updates, what they follow."""
     if outcome.kind == "refused":
         return ()
-    return _of_identify(call, known) if call.kind == "identify" else _of_event(call, known)
+    return _of_identify(call, known) if call.kind == "identify" else _of_event(call, known) if is_update(call) else ()
 
 
 # --- identifies without news -----------------------------------------------------------------------
