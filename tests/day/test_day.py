@@ -100,7 +100,7 @@ def configured(folder: Path) -> dict[str, Any]:
         "rules": {
             "track-before-identify": {"grace": "1s"},
             "missing-email": {"window": f"{WINDOW:.0f}s"},
-            "no-rate-limiting": {"track": 70},  # the job sends twice as fast, and all else together less
+            "no-rate-limiting": {"track": 55},  # the job sends thrice as fast, and all else of the day together less
             "changing-user-id": {"settle": f"{WINDOW:.0f}s"},
             "anonymous-id-not-merged": {"window": f"{2 * WINDOW:.0f}s"},
             "ignored-bounce": {"window": f"{WINDOW:.0f}s"},
