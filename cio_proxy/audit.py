@@ -205,7 +205,7 @@ class Limited(NamedTuple):
     rate: Rate
     limit: Limit
     urgent: bool
-    """Whether it is never refused, and held only behind what is held of the same person."""
+    """Whether it is never refused, or exempt, and held only behind what is held of the same person."""
     refuses: bool
     """Whether it is refused then; else it is held, or counted."""
 
@@ -409,20 +409,23 @@ class Engine:
         rule = self._limiting
         if rule is None or rule.limit is None:
             return None
+        first, refuses = opened.calls[0], self.settings.rule(rule.info.id).action == "block"
+        urgent = all(map(policy.is_never_refused, opened.calls))
         try:
-            limit = rule.limit(opened.calls[0], self._params[rule.info.id])
+            limit = rule.limit(first, self._params[rule.info.id])
+            if limit is None:
+                return None
+            if not (urgent or refuses) and rule.excess and self._completion.has_exemptions(rule.info.id):
+                urgent = self._completion.is_exempt(rule.excess(first, limit), first, opened.client)
         except (Exception, Overdue) as error:
             self._rule_error(rule.info.id, error)
             return None
-        if limit is None:
-            return None
-        urgent = all(map(policy.is_never_refused, opened.calls))
         return Limited(
             key=self.sealer.key(limit.key),
             rate=Rate(limit.rate, limit.burst, limit.hold),
             limit=limit,
             urgent=urgent,
-            refuses=self.settings.rule(rule.info.id).action == "block",
+            refuses=refuses,
         )
 
     def over(self, opened: Opened, verdict: Verdict, limit: Limit, seconds: float) -> Verdict:

@@ -36,7 +36,7 @@ class Completion:
         self, said: Finding, call: Call, calls: Sequence[Call], client: str, *, number: int = 0, late: bool = False
     ) -> Finding:
         """The finding number `number` of its rule about one of the calls of an exchange; nothing late is refused."""
-        if self._is_exempt(said, call.endpoint, client, call.at):
+        if self.is_exempt(said, call, client):
             return self._completed(said, call, client, number, "exempt")
         action: Taken = "logged" if late else policy.decide(said, calls, call, self._settings)
         return self._completed(said, call, client, number, action)
@@ -44,6 +44,14 @@ class Completion:
     def seed(self, said: Finding, call: Call, client: str) -> Finding:
         """The finding that a deadline may give, free of personal values; what is done is decided when it is due."""
         return self._completed(said, call, client, 0, "logged")
+
+    def has_exemptions(self, rule: str) -> bool:
+        """Whether any finding of a rule may be exempt."""
+        return rule in self._exemptions
+
+    def is_exempt(self, said: Finding, call: Call, client: str) -> bool:
+        """Whether an exemption holds for what is said of a call."""
+        return self._is_exempt(said, call.endpoint, client, call.at)
 
     def due(self, seed: Finding, at: float) -> Finding:
         """The finding of a deadline that has passed."""

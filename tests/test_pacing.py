@@ -14,7 +14,7 @@ from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.drivers import Audit, Auditor
 from cio_proxy.facts import Rate, Slots
 from cio_proxy.facts.memory import MemoryStore
-from cio_proxy.model import Enforcement, Exchange, Key, RuleSettings, Settings
+from cio_proxy.model import Enforcement, Exchange, Exemption, Key, RuleSettings, Settings
 from cio_proxy.pacing import Pacing
 from cio_proxy.rules import RULES
 
@@ -189,11 +189,15 @@ def exchange(number: int, method: str = "PUT", path: str = "", body: bytes = b"{
 
 
 def auditor(
-    action: str = "pace", enforcement: Enforcement = "enforce", store: MemoryStore | None = None, **params: Any
+    action: str = "pace",
+    enforcement: Enforcement = "enforce",
+    store: MemoryStore | None = None,
+    exemptions: tuple[Exemption, ...] = (),
+    **params: Any,
 ) -> tuple[Auditor, Told, Collected]:
     told, sink, store = Told(), Collected(), store or MemoryStore()
     said = RuleSettings(action=action, params={"track": 10, "burst": 0.1, "hold": 0.5, **params})  # type: ignore[arg-type]
-    settings = Settings(enforcement=enforcement, rules={"no-rate-limiting": said})
+    settings = Settings(enforcement=enforcement, rules={"no-rate-limiting": said}, exemptions=exemptions)
     engine = Engine(settings, RULES, sealed_with(b"k" * 32))
     return Auditor(engine, store, [sink], lambda: 1.75e9, pacing=Pacing(store, told)), told, sink
 
@@ -227,6 +231,22 @@ async def test_other_actions_hold_nothing(action: str) -> None:
     paced, told, _ = auditor(action)
     _, took = await all_begun(paced, [exchange(n) for n in range(5)])
     assert (told, took < 0.3) == ([], True)
+
+
+@pytest.mark.parametrize(("endpoint", "results"), [("*/{identifier}", []), ("*/events", ["held"] * 4)])
+async def test_what_is_exempt_is_not_held(endpoint: str, results: list[str]) -> None:
+    exemption = Exemption(rule="no-rate-limiting", reason="it is meant to be fast", endpoint=endpoint)
+    paced, told, _ = auditor(exemptions=(exemption,))
+    _, took = await all_begun(paced, [exchange(n) for n in range(5)])
+    assert (told.results, took < 0.3) == (results, not results)
+
+
+async def test_what_is_exempt_is_not_refused_either_and_told_as_that() -> None:
+    exemption = Exemption(rule="no-rate-limiting", reason="it is meant to be fast", endpoint="*/{identifier}")
+    paced, _, sink = auditor("block", exemptions=(exemption,))
+    audits, _ = await all_begun(paced, [exchange(n) for n in range(5)])
+    assert all(audit.verdict.refusal is None for audit in audits)
+    assert {finding.action for finding in sink.findings} == {"exempt"}
 
 
 async def test_bypass_holds_and_counts_nothing() -> None:
