@@ -180,8 +180,8 @@ def test_the_commands_own_exit_code_is_kept(script: str, options: tuple[str, ...
     ("script", "options", "code", "why"),
     [
         ("exit 0", ("--min-calls", "1"), 3, "fewer calls than --min-calls 1"),
-        (BAD, (), 1, "findings of severity error (--fail-on never keeps the command's own exit code)"),
-        (BAD, ("--fail-on", "info"), 1, "findings of severity info or worse (--fail-on never"),
+        (BAD, (), 1, "findings of severity error (`--fail-on never` keeps the command's own exit code)"),
+        (BAD, ("--fail-on", "info"), 1, "findings of severity info or worse (`--fail-on never`"),
         ("exit 7", ("--min-calls", "1"), 7, None),
         (BAD, ("--fail-on", "never"), 0, None),
     ],
