@@ -111,10 +111,8 @@ class Mail(NamedTuple):
     """The text that is put around it; empty for none, None where nobody says."""
     language: str
     headers: Mapping[str, str]
-    message: str = ""
-    """What stands for the message: its path; empty for what is sent."""
-    layout_id: str = ""
-    """The id, or the name, of the layout; empty where nobody says."""
+    known_by: tuple[str, ...]
+    """What stands for its layout: the id, or the name, and the path of the message; nothing for what is sent."""
 
 
 # --- what is written, and what was sent ----------------------------------------------------------
@@ -123,7 +121,7 @@ class Mail(NamedTuple):
 def needs(call: Call, people: People) -> Iterable[Key]:
     """What is known of the layout of content that is written without it."""
     mail = written(call)
-    return () if mail is None else [key for each in _layouts(mail) for key in _keys(call, each)]
+    return () if mail is None else [key for each in mail.known_by for key in _keys(call, each)]
 
 
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[Fact]:
@@ -160,7 +158,7 @@ def _sending(call: Call, judged: str) -> Iterator[Finding | Unavailable]:
     text = body.get(at)
     if isinstance(text, str) and text:
         layout = "" if body.get("transactional_message_id") is None else None
-        yield from _judge(Mail(text, f"/{at}", layout, _language(call), headers))
+        yield from _judge(Mail(text, f"/{at}", layout, _language(call), headers, ()))
 
 
 def _sent(call: Call, judged: str) -> Iterator[Finding | Unavailable]:
@@ -183,7 +181,7 @@ def _sent(call: Call, judged: str) -> Iterator[Finding | Unavailable]:
     headers = _headers(sent.get("headers"))
     if fault := one_click(headers):
         yield _no_button(pointer(call.data_at, "headers"), fault)
-    yield from _judge(Mail(content, pointer(call.data_at, "content"), "", "", headers))
+    yield from _judge(Mail(content, pointer(call.data_at, "content"), "", "", headers, ()))
 
 
 def written(call: Call) -> Mail | None:
@@ -259,8 +257,7 @@ def _mail(content: Mapping[str, Json], at: str, message: str, language: str) -> 
         layout if isinstance(layout, str) and not is_named else None if "layout" not in content or is_named else "",
         told if isinstance(told, str) and told else language,
         _headers(content.get("headers")),
-        message,
-        str(content.get("layout_id") or (layout if is_named else "")),
+        tuple(_layouts(message, content.get("layout_id") or (layout if is_named else ""))),
     )
 
 
@@ -320,7 +317,7 @@ def _layout(call: Call, mail: Mail, known: Known) -> str | None:
     """The layout that goes around a mail; one that was seen before is as good as its word for it."""
     if mail.layout is not None:
         return mail.layout
-    for each in _layouts(mail):
+    for each in mail.known_by:
         with_link, without = (known.span(key) for key in _keys(call, each))
         if with_link is not None and (without is None or with_link.last >= without.last):
             return "{{content}} unsubscribe"
@@ -329,11 +326,10 @@ def _layout(call: Call, mail: Mail, known: Known) -> str | None:
     return None
 
 
-def _layouts(mail: Mail) -> Iterator[str]:
-    if mail.layout_id:
-        yield f"layout\0{mail.layout_id}"
-    if mail.message:
-        yield f"message\0{mail.message}"
+def _layouts(message: str, layout: Json) -> Iterator[str]:
+    if layout:
+        yield f"layout\0{layout}"
+    yield f"message\0{message}"
 
 
 def _keys(call: Call, of: str) -> tuple[Key, Key]:
@@ -346,7 +342,7 @@ def _of_layout(call: Call, mail: Mail, remember: float) -> Iterator[Fact]:
         return
     found = way_out(without_content(mail.layout), mail.language) if mail.layout else "none"
     if found in ("there", "none"):
-        for each in _layouts(mail):
+        for each in mail.known_by:
             yield Fact(_keys(call, each)[found == "none"], call.seen, remember)
 
 

@@ -339,9 +339,9 @@ def test_the_mails_of_an_answer() -> None:
     many = json.dumps({"a": [{"type": "email", "body": "x", "id": n} for n in range(OBJECTS + 5)]}).encode()
     found = list(mails(many, "/v1/x", "de"))
     assert len(found) == OBJECTS == 100
-    assert (found[1].message, found[1].at, found[1].language) == ("/v1/x/1", "/a/1/body", "de")
+    assert (found[1].known_by, found[1].at, found[1].language) == (("message\0/v1/x/1",), "/a/1/body", "de")
     (one,) = mails(b'{"a": {"type": "email", "body": "x", "language": "fr"}}', "/v1/x", "de")
-    assert (one.message, one.at, one.language) == ("/v1/x", "/a/body", "fr")
+    assert (one.known_by, one.at, one.language) == (("message\0/v1/x",), "/a/body", "fr")
     (one,) = mails(b'{"a": {"type": "email", "body": "x", "language": ""}}', "/v1/x", "de")
     assert one.language == "de"
     for answer in (b"", b"{", b"[]", b"[" * 100_000, b'{"a": 1}', b'{"a": [1]}', b'{"a": {"type": "email"}}'):
@@ -355,6 +355,8 @@ def test_the_mails_of_an_answer() -> None:
         ("/v1/campaigns/7/actions/96/?a=/language/b", "/v1/campaigns/7/actions/96"),
         ("/v1/api/campaigns/7/actions/96/language/de", "/v1/campaigns/7/actions/96"),
         ("https://api.customer.io/v1/newsletters", "/v1/newsletters"),
+        ("/v1/newsletters/X/", "/v1/newsletters/X"),
+        ("/v1/newsletters/v1/contents/2", "/v1/newsletters/v1/contents/2"),
     ],
 )
 def test_the_path_of_a_message(target: str, path: str) -> None:
@@ -418,6 +420,7 @@ async def test_the_facts_of_a_layout_are_of_its_workspace_and_kind() -> None:
     assert [(span.first, span.last) for _, span in kept["layout-with-link"]] == [(NOW, NOW)] * 2
     kept = await remembered(ID, (0.0, "PUT", ACTION, {"type": "email", "body": BARE, "layout": UNLINKED}))
     assert kept.keys() == {"layout-without-link"}
+    assert len(kept["layout-without-link"]) == 1
     assert await remembered(ID, (0.0, "PUT", ACTION, {"type": "email", "body": BARE, "layout": ""})) == {}
 
 
