@@ -49,7 +49,7 @@ from cio_proxy.model import (
     RuleInfo,
     Sample,
 )
-from cio_proxy.recognise import labelled_moment, moment_label
+from cio_proxy.recognise import labelled_moment, moment_label, moment_of
 
 RULE = RuleInfo(
     id="no-rate-limiting",
@@ -166,7 +166,7 @@ def _is_low(latest: Groups, counted: Counted, known: Known) -> bool:
     """A first look: whether all that is kept, of whatever second, is below each figure, and nothing was left out."""
     figure = min(counted.rate * WINDOW, BURST_SURELY * BURST * known.params["burst_rate"])
     sizes = [len(sample.hashes) for sample in latest.samples.values()]
-    return sum(sizes) * counted.every <= figure - counted.every and max(sizes, default=0) < KEPT
+    return sum(sizes) * counted.every <= figure - counted.every and max(sizes) < KEPT
 
 
 def _judged(call: Call, counted: Counted, latest: Groups, known: Known) -> Finding | None:
@@ -175,7 +175,7 @@ def _judged(call: Call, counted: Counted, latest: Groups, known: Known) -> Findi
     seconds: dict[int, float] = {}
     batches = 0.0
     for label, sample in latest.samples.items():
-        second = round(labelled_moment(label)[0])
+        second = round(moment_of(label))
         if hashed in sample.hashes:
             return None  # it is sent again, and was counted
         if now - WINDOW < second <= now:
@@ -277,8 +277,8 @@ def _counted(call: Call, params: Mapping[str, Any]) -> Counted | None:
     if call.item or not call.workspace or RETRY in call.exchange.named:
         return None
     group = group_of(call)
-    rate = 1.0 if group == "trigger" else params[group]
-    every = int(rate * WINDOW) // SAMPLED or 1
+    rate = params[group]
+    every = 1 if group == "trigger" else int(rate * WINDOW) // SAMPLED or 1
     member = _member(call, group)
     if every == 1:
         return Counted(group, rate, every, member, True)
