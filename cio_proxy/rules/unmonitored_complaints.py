@@ -88,11 +88,10 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[F
 
 
 def _of_webhook(call: Call, window: float) -> Iterator[Fact]:
-    kind = COUNTS.get(call.name or "") if call.body.get("object_type") == "email" else None
-    if kind is None or not _counts(call):
+    if call.body.get("object_type") != "email" or call.name not in COUNTS or not _counts(call):
         return
     mail = call.data.get("delivery_id") or call.exchange.id
-    yield Fact(_of_day(call, kind), Sample(COUNTED, plain=frozenset({str(mail)})), RETRIED)
+    yield Fact(_of_day(call, COUNTS[call.name]), Sample(COUNTED, plain=frozenset({str(mail)})), RETRIED)
     if call.name != "spammed":
         return
     yield Fact(_joined(call, COVERED), call.seen, 30 * DAY)

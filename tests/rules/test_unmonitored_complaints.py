@@ -10,7 +10,8 @@ import pytest
 
 from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.drivers import Recorded, audit_recorded
-from cio_proxy.model import Exchange, Finding, Json, RuleSettings, Settings, SigningKeys, WorkspaceSettings
+from cio_proxy.facts.memory import MemoryStore
+from cio_proxy.model import Exchange, Finding, Json, RuleSettings, Sample, Settings, SigningKeys, WorkspaceSettings
 from cio_proxy.rules import RULES
 
 from .alone import BASIC, NOW
@@ -48,7 +49,13 @@ def setup(at: float, events: Any, method: str = "POST", path: str = "", **more: 
 
 
 async def findings(
-    *sent: Sent, end: float = 3 * DAY, status: int = 200, sites: int = 1, shops: Sequence[str] = (), **params: Any
+    *sent: Sent,
+    end: float = 3 * DAY,
+    status: int = 200,
+    sites: int = 1,
+    shops: Sequence[str] = (),
+    store: MemoryStore | None = None,
+    **params: Any,
 ) -> list[Finding]:
     """What is found of requests. `shops` are the workspaces of webhooks, in turn: each has its name for a key."""
     recorded = []
@@ -81,7 +88,7 @@ async def findings(
         sealed_with(b"k" * 32),
         rule_error=lambda *error: errors.append(error),
     )
-    found = await audit_recorded(recorded, engine, end=NOW + end)
+    found = await audit_recorded(recorded, engine, store=store, end=NOW + end)
     assert errors == []
     return found
 
@@ -258,6 +265,25 @@ async def test_a_day_is_that_of_the_webhook_and_each_mail_counts_once() -> None:
     assert await told(*many("delivered", 100, timestamp=ago), *many("spammed", 4), volume=100, end=HOUR) == [WORST]
     nameless = many("delivered", 100, data={})
     assert await told(*nameless, *many("spammed", 4), volume=100, end=HOUR) == [WORST]
+
+
+async def test_of_a_day_so_many_mails_are_told_apart() -> None:
+    store = MemoryStore()
+    await told(*many("delivered", 1_030), store=store, end=HOUR)
+    ((mails, _),) = [kept async for _, kept in store.scan("mail-delivered")]
+    assert isinstance(mails, Sample)
+    assert len(mails.hashes) == 1_024
+
+
+async def test_what_is_kept_is_found_by_the_next_version_too() -> None:
+    store = MemoryStore()
+    mail = [*many("sent", 9), *many("delivered", 9), *many("bounced", 9), *many("spammed", 5)]
+    await told(*mail, setup(HOUR, BOUNCES), watching(2 * HOUR), store=store, end=3 * HOUR, volume=9, worst=5_000)
+    assert store.known().keys() - {"identified", "observed", "webhook"} == {
+        *("mail-sent", "mail-delivered", "mail-bounced", "mail-spammed"),
+        *("bounces-told", "complaints-warned", "complaints-worst"),
+        *("complaints-watched", "complaints-covered", "complaints-left-out", RULE),
+    }
 
 
 async def test_the_numbers_are_in_the_finding() -> None:
