@@ -392,7 +392,7 @@ def _own(call: Call) -> str | None:
 
 @recalled(1_000)
 def _is_own(name: str) -> bool:
-    return re.sub(r"[_ .-]", "", name[:20]).lower() in OWN
+    return len(name) <= 20 and re.sub(r"[_ .-]", "", name).lower() in OWN
 
 
 @recalled(10_000)

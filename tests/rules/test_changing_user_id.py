@@ -368,7 +368,7 @@ USER = {"user_id": 42, "created_at": 1_700_000_000}
 async def test_one_user_under_two_addresses() -> None:
     (finding,) = await found(v1("a%40example.com", USER), v1("b%40example.com", USER))
     assert (finding.pointer, finding.confidence, finding.related) == ("path:", "certain", ())
-    for name in ("userId", "User ID", "uid", "user_uuid", "member_id", "person-id", "contact.id"):
+    for name in ("userId", "User ID", "uid", "user_uuid", "member_id", "person-id", "contact.id", "user_id" + "_" * 13):
         body = {name: "u-1", "created_at": 1_700_000_000}
         assert len(await told(v1("a%40example.com", body), v1("b%40example.com", body))) == 1, name
     assert await told(v1("a%40example.com", USER), v1("A%40example.com", USER)) == []
@@ -388,7 +388,7 @@ async def test_what_does_not_tell_that_two_are_one_user() -> None:
     for nobody in (0, -1, True, None, 4.2, ["u"], *nobodys):
         body = {"user_id": nobody, "created_at": 1_700_000_000}
         assert await confidences(body, body) == [], nobody
-    for another in ("customer_id", "account_id", "team_id", "id_user"):
+    for another in ("customer_id", "account_id", "team_id", "id_user", "user_id" + "_" * 14):
         body = {another: 42, "created_at": 1_700_000_000}
         assert await confidences(body, body) == [], another
 
@@ -466,6 +466,8 @@ async def test_an_address_as_id() -> None:
     assert await told(v2(id="a@example.com")) == [("0", "/identifiers/id", "likely")]
     assert await told(v2("event", id="a@example.com")) == [("0", "/identifiers/id", "likely")]
     assert await told(v2("delete", id="a@example.com")) == []
+    assert await told(v2(id="a" * 308 + "@example.com")) == [("0", "/identifiers/id", "likely")]
+    assert await told(v2(id="a" * 309 + "@example.com")) == []  # 321 characters
     assert await told(v2(email="a@example.com", attributes={"id": "a@example.com"})) == [
         ("0", "/attributes/id", "likely")
     ]
