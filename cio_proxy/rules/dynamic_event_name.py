@@ -108,7 +108,7 @@ _REACH = 40
 
 def concerns(form: Form) -> bool:
     """Names that something varies in."""
-    return form.name is not None and form.name != "" and not is_fixed_name(form.name)
+    return form.name is not None and not is_fixed_name(form.name)
 
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
