@@ -125,6 +125,16 @@ async def history(
     return found
 
 
+async def lifetimes(
+    rule: str, *sent: tuple[float, str, str, Any], params: Mapping[str, Any] | None = None
+) -> dict[str, float]:
+    """How many seconds after the latest of such requests each kind of fact is forgotten."""
+    store = MemoryStore()
+    await history(rule, *sent, params=params, store=store)
+    ends = {kind: [kept.expiry async for _, kept in store.scan(kind)] for kind in store.known()}
+    return {kind: round(max(each) - NOW - sent[-1][0], 3) for kind, each in ends.items()}
+
+
 async def remembered(rule: str, *sent: tuple[float, str, str, Any], params: Mapping[str, Any] | None = None) -> Any:
     """What is kept of such requests by the rule alone: subject, as a store sees it, and value, by kind."""
     store = MemoryStore()

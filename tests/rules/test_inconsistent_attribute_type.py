@@ -1,14 +1,15 @@
 """Which attributes are judged and how they are called, from how many people on, for how long, and in which words."""
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from cio_proxy.model import SENT, Finding, Sample, Settings, WorkspaceSettings, shape
-from cio_proxy.rules.inconsistent_attribute_type import LONGEST, _is_shared, types_of
+from cio_proxy.model import SENT, Call, Exchange, Finding, Sample, Settings, WorkspaceSettings, shape
+from cio_proxy.rules.inconsistent_attribute_type import LONGEST, _is_shared, needs, types_of
 
-from .alone import history, remembered
+from .alone import NOW, history, lifetimes, remembered
 
 RULE = "inconsistent-attribute-type"
 PEOPLE = "track.customer.io/api/v1/customers/"
@@ -193,6 +194,17 @@ async def test_the_first_value_of_the_odd_type_is_pointed_at() -> None:
     assert (finding.pointer, finding.name) == ("/a/3/b", "a[].b")
 
 
+async def test_types_are_forgotten_after_two_weeks() -> None:
+    assert (await lifetimes(RULE, (0, "PUT", PEOPLE + "42", {"plan": "pro"})))["attribute-types"] == 2 * WEEK
+
+
+def test_an_identify_without_attributes_asks_for_nothing() -> None:
+    exchange = Exchange(id="1", at=NOW, method="PUT", target=b"/", host="", headers=(), body=b"")
+    call = Call(exchange=exchange, api="track_v1", kind="identify", endpoint="", workspace="w", attributes={"a": 1})
+    assert len(list(needs(call, "partial"))) == 1
+    assert list(needs(replace(call, attributes={}), "partial")) == []
+
+
 async def test_what_is_remembered_is_readable_but_for_the_people() -> None:
     event = {"name": "order_placed", "data": {"total": 5, "items": [{"sku": "A"}]}}
     varied = {"name": "order_84123", "data": {"total": 5}}
@@ -202,6 +214,7 @@ async def test_what_is_remembered_is_readable_but_for_the_people() -> None:
         (0, "POST", PEOPLE + "42/events", varied),
         (0, "POST", PEOPLE + "42/events", {"name": "order_seen"}),
         (0, "PUT", PEOPLE + "42", {}),
+        (0, "POST", "cdp.customer.io/v1/identify", {"userId": "42", "traits": {"plan": "pro"}}),
     ]
     kept = await remembered(RULE, *calls)
     scopes = {subject.partition("\0")[2]: value for subject, value in kept.pop("attribute-types")}
@@ -210,6 +223,7 @@ async def test_what_is_remembered_is_readable_but_for_the_people() -> None:
         "track": ["plan\0string"],
         "track\0order_placed": [SENT, "items\0array", "items[]\0object", "items[].sku\0string", "total\0number"],
         "track\0order_seen": [SENT],
+        "pipelines": ["plan\0string"],
     }
     assert {value.limit for value in scopes.values()} == {400}
     assert {sample.limit for value in scopes.values() for sample in value.samples.values()} == {40}

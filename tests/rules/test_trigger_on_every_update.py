@@ -18,7 +18,7 @@ from cio_proxy.rules.trigger_on_every_update import (
     sent_at,
 )
 
-from .alone import NOW, history, remembered
+from .alone import NOW, history, lifetimes, remembered
 
 RULE = "trigger-on-every-update"
 FEW = {"events": 2, "event_people": 2, "people": 1, "times": 3}
@@ -100,10 +100,12 @@ async def test_an_event_after_an_event_follows_no_identify(others: int, count: i
     assert await found(identify(1, 0), event(1, 1), event(1, 2), events=1, event_people=1) == []
 
 
-@pytest.mark.parametrize(("identifies", "count"), [(7, 0), (8, 1), (12, 1), (13, 0)])
-async def test_for_ten_events_there_are_eight_to_twelve_identifies(identifies: int, count: int) -> None:
+@pytest.mark.parametrize(
+    ("events", "identifies", "count"), [(10, 7, 0), (10, 8, 1), (10, 12, 1), (10, 13, 0), (4, 5, 1), (4, 6, 0)]
+)
+async def test_for_four_events_there_are_five_identifies_at_most(events: int, identifies: int, count: int) -> None:
     sent = [identify(person, 0) for person in "ab"]
-    sent += [event("ab"[number % 2], 1 + number / 10) for number in range(10)]
+    sent += [event("ab"[number % 2], 1 + number / 10) for number in range(events)]
     sent += [identify(f"o{number}", 10 + number) for number in range(identifies)]
     last = event("z", 100)
     assert len([each for each in await found(*sent, last) if each.time == NOW + 100]) == count
@@ -217,6 +219,19 @@ async def test_of_identifies_at_once_two_are_remembered() -> None:
     kept = await remembered(RULE, *(identify(1, 0, plan=plan, visits=1) for plan in ("a", "b", "c")))
     ((_, latest),) = kept["identify-churn"]
     assert [len(sample.hashes) for sample in latest.samples.values()] == [4]
+
+
+async def test_three_hundred_events_are_told_apart() -> None:
+    kept = await remembered(RULE, *[event(number, number / 10) for number in range(310)])
+    ((_, alone),) = kept["update-events"]
+    assert [len(said.hashes) for said in alone.samples.values()] == [300]
+
+
+async def test_a_day_is_forgotten_two_days_later_and_an_identify_within_a_minute() -> None:
+    kept = await lifetimes(RULE, event(1, 0), *churning(1, 1, 2, 3), params=FEW)
+    day = 86_400.0
+    del kept["observed"], kept["identified"]
+    assert kept == {"identify-churn": 60.0, "identify-churning": 2 * day, "update-events": 2 * day}
 
 
 async def test_history_is_no_churn() -> None:
