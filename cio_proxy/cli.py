@@ -894,7 +894,8 @@ async def _execute(
         code, why = NOTHING, f"fewer calls than --min-calls {min_calls}"
     elif fail_on and found.reaches(fail_on):
         worse = " or worse" if fail_on != SEVERITIES[0] else ""
-        code, why = FOUND, f"findings of severity {fail_on}{worse} (`--fail-on never` keeps the command's own exit code)"
+        keeps = "`--fail-on never` keeps the command's own exit code"
+        code, why = FOUND, f"findings of severity {fail_on}{worse} ({keeps})"
     if code:
         with suppress(OSError):
             click.echo(f"cio-proxy: exit code {code}: {why}", err=True)
