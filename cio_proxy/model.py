@@ -401,6 +401,11 @@ class Call(Made):
         """The key of a fact that all keys of a workspace share, or this one alone where they cannot be told."""
         return Key(kind, self.workspace if self.joined is None else self.joined, subject)
 
+    @once
+    def homes(self) -> tuple[str, ...]:
+        """The workspaces whose person this call's may be: its own, then the one it is joined to, if that is another."""
+        return (self.workspace,) if self.joined in (None, self.workspace) else (self.workspace, self.joined)
+
     def is_gone_since(self, since: float, known: Known) -> bool:
         """Whether the person of this call is known to have been deleted then or later."""
         deleted = [known.span(self.key(DELETED, each)) for each in self.identifiers]

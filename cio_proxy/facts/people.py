@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cio_proxy.facts.workspace import LIFE
-from cio_proxy.model import DELETED, HAS_EMAIL, IDENTIFIED, Call, Fact, Key, Kind, Outcome, Span
+from cio_proxy.model import DELETED, HAS_EMAIL, IDENTIFIED, Call, Fact, Key, Kind, Outcome, Span, made
 
 MAKING: frozenset[Kind] = frozenset({"identify", "form_submit", "device_add", "relationship_add", "merge"})
 """What makes a person, or needs one."""
@@ -15,17 +15,21 @@ TELLING = MAKING | ENDING
 
 
 def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[Fact]:
-    """That the person of a call exists, or does not any more; of a merge, that the one ends up in the other."""
+    """That the person of a call exists, or does not any more; of a merge, that the one ends up in the other.
+
+    Whom Pipelines identifies is a person to the Track API too.
+    """
     if call.kind in MAKING:
         kind = IDENTIFIED
     elif call.kind in ENDING:
         kind = DELETED
     else:
         return
-    for identifier in call.identifiers:
-        yield Fact(call.key(kind, identifier), call.seen, LIFE, announced=kind == IDENTIFIED)
-    for identifier in call.merged.identifiers():
-        yield Fact(call.key(DELETED, identifier), call.seen, LIFE)
+    for home in call.homes:
+        for identifier in call.identifiers:
+            yield Fact(made(Key, (kind, home, identifier, False)), call.seen, LIFE, announced=kind == IDENTIFIED)
+        for identifier in call.merged.identifiers():
+            yield Fact(made(Key, (DELETED, home, identifier, False)), call.seen, LIFE)
 
 
 def told(workspace: str, sealed: Iterable[str], email: bool, at: float) -> Iterator[Fact]:

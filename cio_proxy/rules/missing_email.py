@@ -21,6 +21,7 @@ See https://docs.customer.io/integrations/api/track/ (identify)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -54,6 +55,7 @@ SETTLING: tuple[Kind, ...] = ("form_submit", "merge", "delete", "suppress", "dev
 """After these a person has an address, or is gone, or is reached by push: nothing is missing any more."""
 
 EMAIL = "email"
+_PHONE = re.compile(r"\+[1-9][0-9]{7,14}\Z")
 NEW, ADDRESSED = "new", "with an address"
 COUNTED = 100
 """New people that are told apart; beyond that their number is estimated."""
@@ -98,10 +100,10 @@ def _unknown_person(call: Call, known: Known) -> Iterator[Finding]:
     if not _is_fresh(call, known.params["new_within"]):
         return
     identifiers = call.identifiers
-    for identifier in identifiers:
-        for key in (_given(call, identifier, EMAIL), Key(IDENTIFIED, call.workspace, identifier)):
-            if known.span(key) or known.in_flight(key):
-                return
+    people = [(home, each) for home in call.homes for each in identifiers]
+    for key in (Key(kind, *person) for person in people for kind in (HAS_EMAIL, IDENTIFIED)):
+        if known.span(key) or known.in_flight(key):
+            return
     if identifiers:
         yield replace(_finding(call, EMAIL), confidence=_confidence(_new_people(call), known, before=1))
 
@@ -116,7 +118,7 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterator[F
     if call.kind == "identify" and outcome.kind == "accepted" and _is_new(call, params["new_within"]):
         yield _counted(call, (NEW,) if _lacks(call, EMAIL) else (NEW, ADDRESSED))
     for attribute in _asked(call, params):
-        keys = tuple(_given(call, identifier, attribute) for identifier in identifiers)
+        keys = tuple(_given(home, identifier, attribute) for home in call.homes for identifier in identifiers)
         if call.kind in ("delete", "suppress", "merge", "device_add") or not _lacks(call, attribute):
             span = Span(call.at, call.at)
             yield from (Fact(key, span, params["remember"]) for key in keys)
@@ -135,7 +137,7 @@ def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Fact]:
     for identifier in call.identifiers:
         made = known.span(Key(IDENTIFIED, call.workspace, identifier))
         if made is not None and made.first >= call.at - known.params["window"]:
-            return () if known.span(_given(call, identifier, EMAIL)) else (_counted(call, (ADDRESSED,)),)
+            return () if known.span(_given(call.workspace, identifier, EMAIL)) else (_counted(call, (ADDRESSED,)),)
     return ()
 
 
@@ -179,11 +181,11 @@ def due(deadline: Deadline, known: Known) -> Iterator[Finding]:
         yield replace(deadline.seed, confidence=_confidence(deadline.watch, known))
 
 
-def _given(call: Call, identifier: str, attribute: str) -> Key:
+def _given(home: str, identifier: str, attribute: str) -> Key:
     """The fact that a person has an attribute."""
     if attribute == EMAIL:
-        return call.key(HAS_EMAIL, identifier)
-    return call.key("has-attribute", f"{identifier}\0{attribute}")
+        return Key(HAS_EMAIL, home, identifier)
+    return Key("has-attribute", home, f"{identifier}\0{attribute}")
 
 
 def _finding(call: Call, attribute: str) -> Finding:
@@ -215,8 +217,11 @@ def _lacks(call: Call, attribute: str) -> bool:
 
 
 def _has_phone(call: Call) -> bool:
-    """Whether somebody can be reached by text message: a product without e-mail is a product (reference 9.10)."""
-    return bool(call.person.phone or call.attributes.get("phone"))
+    """Whether somebody can be reached by text message: a product without e-mail is a product (reference 9.10).
+
+    Track takes a phone number in the path for an id (reference 1.3), and it is one all the same.
+    """
+    return bool(call.person.phone or call.attributes.get("phone") or _PHONE.match(call.person.id or ""))
 
 
 def _is_new(call: Call, within: float) -> bool:

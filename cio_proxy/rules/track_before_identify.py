@@ -16,6 +16,8 @@ where hardly anybody is identified first, the integration sends the event first.
 event came when the proxy had watched for days, and whose first identify, with an e-mail address, came
 within five minutes after it; anybody who was identified before an event counts for the right order.
 
+Whom Pipelines identified is known on Track, and the other way round, as far as it is known that both are one workspace.
+
 An event whose own time is over an hour past is a backfill or comes from a queue: when it was sent says nothing of
 the order in which things happened.
 
@@ -134,8 +136,10 @@ def _came(call: Call, name: str, params: Mapping[str, Any]) -> Iterator[Fact]:
 
 
 def needs(call: Call, people: People) -> Iterable[Key]:
-    """In which order others came; only an identify that may be late asks."""
-    return (_order(call),) if call.kind == "identify" and call.person.email is not None else ()
+    """In which order others came, of an identify; of an event whether another API knows the person."""
+    if call.kind == "event":
+        return (Key(IDENTIFIED, home, each) for home in call.homes[1:] for each in call.identifiers)
+    return (_order(call),) if call.person.email is not None else ()
 
 
 def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Fact]:
@@ -146,7 +150,7 @@ def review(call: Call, outcome: Outcome, known: Known) -> Iterable[Fact]:
         for identifier in call.identifiers:
             if known.span(call.key("event-first", identifier)):
                 return ()
-        if not any(known.span(call.key(IDENTIFIED, each)) for each in call.identifiers):
+        if not _is_known(call, known, IDENTIFIED):
             return ()
         order = RIGHT
     else:
@@ -178,10 +182,10 @@ def _unknown_person(call: Call, known: Known) -> Iterator[Finding]:
     identifiers = call.identifiers
     if not identifiers or call.person.cio_id is not None:  # Customer.io gives a cio_id to people it has
         return
-    for identifier in identifiers:
-        identified = Key(IDENTIFIED, call.workspace, identifier)
-        if _is_identified(call, known, identifier) or known.in_flight(identified):
-            return
+    for home in call.homes:
+        for identifier in identifiers:
+            if _is_identified(known, home, identifier) or known.in_flight(Key(IDENTIFIED, home, identifier)):
+                return
     yield RULE.finding(
         call.person_at,
         "an event for a person who was never identified",
@@ -215,12 +219,9 @@ def _late_identify(call: Call, known: Known, identifier: str, event: Span) -> It
 
 def _late(call: Call, known: Known) -> tuple[str, Span] | None:
     """The identifier and the first event of a person that this identify is the first of; None where it is not late."""
-    identifiers = call.identifiers
-    for identifier in identifiers:
-        for kind in (IDENTIFIED, DELETED):
-            if known.span(call.key(kind, identifier)):
-                return None
-    for identifier in identifiers:
+    if _is_known(call, known, IDENTIFIED, DELETED):
+        return None
+    for identifier in call.identifiers:
         event = known.span(call.key("event-first", identifier))
         if event is not None:
             return (identifier, event) if _is_in_order(call, event, known.params["grace"]) else None
@@ -267,7 +268,12 @@ def _is_in_order(call: Call, event: Span, grace: float) -> bool:
     return same or call.at - event.first > grace
 
 
-def _is_identified(call: Call, known: Known, identifier: str) -> bool:
-    identified = known.span(Key(IDENTIFIED, call.workspace, identifier))
-    deleted = known.span(Key(DELETED, call.workspace, identifier))
+def _is_known(call: Call, known: Known, *kinds: str) -> bool:
+    """Whether one of these is known of the person, from whatever API."""
+    return any(known.span(Key(kind, home, each)) for home in call.homes for each in call.identifiers for kind in kinds)
+
+
+def _is_identified(known: Known, home: str, identifier: str) -> bool:
+    identified = known.span(Key(IDENTIFIED, home, identifier))
+    deleted = known.span(Key(DELETED, home, identifier))
     return identified is not None and (deleted is None or identified.last + MINUTE >= deleted.last)
