@@ -40,7 +40,9 @@ def test_a_docstring_without_one_of_its_parts_is_refused(missing: str) -> None:
         rule_of(module)
 
 
-@pytest.mark.parametrize("function", ["concerns", "check", "needs", "learn", "review", "due"])
+@pytest.mark.parametrize(
+    "function", ["applies", "concerns", "check", "needs", "learn", "review", "due", "limit", "excess"]
+)
 def test_functions_that_a_rule_does_not_have_are_none(function: str) -> None:
     assert getattr(rule_of(rule_file()), function) is None
     assert getattr(rule_of(rule_file(**{function: print})), function) is print
