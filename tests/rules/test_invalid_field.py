@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from .alone import findings
+from cio_proxy.rules.invalid_field import concerns
+
+from .alone import call, findings
 
 RULE = "invalid-field"
 V1, V2, CDP = "track.customer.io/api/v1", "track.customer.io/api/v2/entity", "cdp.customer.io/v1"
@@ -111,10 +113,90 @@ CASES: list[tuple[str, str, dict[str, Any], list[tuple[str, str]]]] = [
     ("POST", f"{V1}/metrics", {"delivery_id": "d"}, [("/metric", "`metric` is missing")]),
     ("PUT", f"{V1}/customers/42", {"email": WRONG}, [("/email", a_list("email", "a text"))]),
     ("PUT", f"{V1}/customers/42", {"email": "a@example.com", "id": WRONG}, [("/id", a_list("id", "a text"))]),
+    (
+        "PUT",
+        f"{V1}/customers/42",
+        {"anonymous_id": WRONG, "_timestamp": WRONG, "_update": WRONG, "cio_relationships": WRONG},
+        [
+            ("/anonymous_id", a_list("anonymous_id", "a text")),
+            ("/_timestamp", a_list("_timestamp", "a number of seconds")),
+            ("/_update", a_list("_update", "true or false")),
+            ("/cio_relationships", a_list("cio_relationships", "an object")),
+        ],
+    ),
+    (
+        "PUT",
+        f"{V1}/customers/42",
+        {"cio_subscription_preferences": WRONG},
+        [("/cio_subscription_preferences", a_list("cio_subscription_preferences", "an object"))],
+    ),
+    (
+        "PUT",
+        f"{V1}/customers/42",
+        {"cio_subscription_preferences": {"topics": WRONG}},
+        [("/cio_subscription_preferences/topics", a_list("topics", "an object"))],
+    ),
+    ("POST", f"{V1}/customers/42/events", {"name": ""}, [("/name", "`name` is empty")]),
     *(
         (
             "POST",
-            f"{CDP}/{call}",
+            f"{V1}/customers/42/events",
+            {"name": "a", "type": kind, "data": WRONG, "timestamp": WRONG},
+            [("/data", a_list("data", "an object")), ("/timestamp", a_list("timestamp", "a number of seconds"))],
+        )
+        for kind in ("event", "page", "screen")
+    ),
+    (
+        "POST",
+        f"{V1}/merge_customers",
+        {},
+        [("/primary", "`primary` is missing"), ("/secondary", "`secondary` is missing")],
+    ),
+    (
+        "POST",
+        V2,
+        {"type": "person", "action": "merge"},
+        [("/primary", "`primary` is missing"), ("/secondary", "`secondary` is missing")],
+    ),
+    *(
+        (
+            "POST",
+            V2,
+            {**PERSON, "action": action, "name": "a", "attributes": WRONG, "timestamp": WRONG},
+            [
+                ("/attributes", a_list("attributes", "an object")),
+                ("/timestamp", a_list("timestamp", "a number of seconds")),
+            ],
+        )
+        for action in ("event", "page", "screen")
+    ),
+    *(
+        (
+            "POST",
+            V2,
+            {**about, "attributes": WRONG, "timestamp": WRONG, "cio_relationships": {}},
+            [
+                ("/attributes", a_list("attributes", "an object")),
+                ("/timestamp", a_list("timestamp", "a number of seconds")),
+                ("/cio_relationships", "`cio_relationships` is an object where a list is documented"),
+            ],
+        )
+        for about in (
+            {**PERSON, "action": "identify"},
+            {"type": "object", "action": "identify", "identifiers": OBJECT},
+            {"type": "object", "action": "identify_anonymous", "identifiers": OBJECT},
+        )
+    ),
+    *(
+        ("POST", V2, {**about, "action": action}, [("/cio_relationships", "`cio_relationships` is missing")])
+        for about in (PERSON, {"type": "object", "identifiers": OBJECT})
+        for action in ("add_relationships", "delete_relationships")
+    ),
+    ("POST", V2, {**DELIVERY, "attributes": {"device_token": "t"}}, [("/name", "`name` is missing")]),
+    *(
+        (
+            "POST",
+            f"{CDP}/{kind}",
             {"userId": WRONG, "anonymousId": WRONG, held: WRONG, **more},
             [
                 ("/userId", a_list("userId", "a text")),
@@ -122,7 +204,7 @@ CASES: list[tuple[str, str, dict[str, Any], list[tuple[str, str]]]] = [
                 (f"/{held}", a_list(held, "an object")),
             ],
         )
-        for call, held, more in (
+        for kind, held, more in (
             ("identify", "traits", {}),
             ("track", "properties", {"event": "a"}),
             ("page", "properties", {}),
@@ -164,6 +246,34 @@ CASES: list[tuple[str, str, dict[str, Any], list[tuple[str, str]]]] = [
 @pytest.mark.parametrize(("method", "url", "body", "wanted"), CASES)
 def test_what_is_said_of_a_call(method: str, url: str, body: Any, wanted: list[tuple[str, str]]) -> None:
     assert [(pointer, message) for pointer, message, _ in said(method, url, body)] == wanted
+
+
+@pytest.mark.parametrize("time", [1_700_000_000, 1_700_000_000.5])
+def test_a_time_may_have_a_fraction_of_a_second(time: float) -> None:
+    assert said("POST", f"{V1}/customers/42/events", {"name": "a", "timestamp": time}) == []
+    assert said("POST", V2, {**PERSON, "action": "event", "name": "a", "timestamp": time}) == []
+
+
+@pytest.mark.parametrize("update", [1, "true"])
+def test_what_may_be_read_as_true_is_possible(update: Any) -> None:
+    assert [sure for *_, sure in said("PUT", f"{V1}/customers/42", {"_update": update})] == ["possible"]
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("PUT customers/42", {}),
+        ("PUT customers/42", {"email": "ada@example.com", "created_at": 1_700_000_000, "plan": ["pro"]}),
+        ("PUT customers/42", {"email": None, "id": None, "_update": True, "_timestamp": 1.5, "cio_relationships": {}}),
+        ("POST customers/42/events", {"name": "order_placed"}),
+        ("POST customers/42/events", {"name": "order_placed", "data": {"total": 12.5}, "timestamp": 1_700_000_000}),
+        ("POST events", {"name": "/pricing", "type": "page", "data": None}),
+        ("POST events", {"name": "Settings", "type": "screen", "anonymous_id": "a"}),
+    ],
+)
+def test_a_plain_call_of_track_v1_is_passed_over_by_its_form(route: str, body: Any) -> None:
+    method, path = route.split()
+    assert not concerns(call(method, f"{V1}/{path}", body).form)
 
 
 def test_what_is_sent_to_no_route_is_another_rules_business() -> None:
