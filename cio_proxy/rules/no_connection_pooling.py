@@ -103,7 +103,7 @@ def _judged(call: Call, outcome: Outcome, known: Known) -> Iterator[Finding | Fa
     again = COUNTED_EVERY if exchange.carried > COUNTED_EVERY else 1
     label = when(Use(call.at, outcome.at, again, exchange.carried == 1))
     limit = int(params["requests"] * PER_CONNECTION)
-    yield Fact(key, Groups(limit, {label: Sample(1, plain=frozenset({exchange.connection}))}), params["window"])
+    yield Fact(key, Groups(limit, {label: Sample(1)}), params["window"])
     latest = known.groups(key)
     if exchange.carried > 1 or latest is None or len(latest.samples) + 1 < params["requests"]:
         return
