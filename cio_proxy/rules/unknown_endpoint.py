@@ -35,7 +35,7 @@ HOLDERS = frozenset({"customers", "devices", "segments", "forms", "unsubscribe"}
 def check(call: Call, known: Known) -> Iterable[Finding]:
     """A call that no reader knows: certain where only Track's own routes can be."""
     exchange = call.exchange
-    if call.endpoint != "other" or exchange.method in ("OPTIONS", "HEAD") or exchange.listener == "inbound":
+    if call.endpoint != "other" or exchange.method in ("OPTIONS", "HEAD"):
         return ()
     path = _AROUND.sub(b"", exchange.target).decode("latin-1")
     method = exchange.method if exchange.method in METHODS else "an unknown method on"
