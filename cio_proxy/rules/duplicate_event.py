@@ -75,7 +75,7 @@ def learn(call: Call, outcome: Outcome, params: Mapping[str, Any]) -> Iterable[F
     """That the event was sent, for as long as a repetition of it is a duplicate."""
     if (key := _key(call)) is None:
         return ()
-    sent = call.seen if outcome.kind == "accepted" else Span(call.at, call.at)
+    sent = call.seen if outcome.kind == "accepted" else call.seen._replace(origin=UNSURE)
     return (Fact(key, sent, params["within"] + 1.0),)
 
 

@@ -94,11 +94,9 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
 
 
 def _in_head(call: Call) -> Iterable[Finding]:
-    credentials, headers, target = call.credentials, call.exchange.named, call.exchange.target
+    credentials, target = call.credentials, call.exchange.target
     if are_placeholders(credentials.user, credentials.secret) or b"?" in target or not target.startswith(b"/"):
         return (*_placeholder(call), *_from_browser(call), *_url(call))
-    if MARKS.isdisjoint(headers) and b"Mozilla/" not in headers.get(b"user-agent", b""):
-        return ()
     return _from_browser(call)
 
 

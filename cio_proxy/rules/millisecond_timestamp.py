@@ -45,7 +45,7 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
     if (sketch := call.sketch) is None or call.api == "pipelines":
         return _times(call)
     if b"000000000000" in sketch or b"0e" in sketch or b"0A" in sketch:
-        return _times(call) if _LONG.search(call.raw or b"") else ()
+        return _times(call) if _LONG.search(call.document.raw) else ()
     return ()  # no number that is more than seconds
 
 

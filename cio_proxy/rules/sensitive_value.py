@@ -73,8 +73,7 @@ _CONTENT = re.compile(r"[A-Za-z0-9+/]{40}")
 
 def check(call: Call, known: Known) -> Iterable[Finding]:
     """A quick look at the bytes; only what may be sensitive is read closer."""
-    raw, sketch = call.raw, call.sketch
-    return _judge(call) if raw is None or sketch is None or _may_hold_any(raw, sketch) else ()
+    return _judge(call) if (raw := call.raw) is None or _may_hold_any(raw, call.sketch or b"") else ()
 
 
 def _may_hold_any(raw: bytes, sketch: bytes) -> bool:

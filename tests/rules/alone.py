@@ -5,11 +5,13 @@ from collections.abc import Container, Mapping
 from dataclasses import replace
 from typing import Any
 
+from cio_proxy.apis import read
+from cio_proxy.apis.credentials import Keyring
 from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.drivers import Recorded, audit_recorded
 from cio_proxy.facts import Reading
 from cio_proxy.facts.memory import MemoryStore
-from cio_proxy.model import Exchange, Finding, RuleSettings, Settings
+from cio_proxy.model import Call, Exchange, Finding, RuleSettings, Settings
 from cio_proxy.rules import RULES
 
 NOW = 1_750_000_000.0
@@ -33,21 +35,6 @@ def findings(
     `unable` is told why it could not judge.
     """
     reasons = [] if unable is None else unable
-    host, slash, path = url.partition("/")
-    raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-    sent = {"Authorization": BASIC, "Content-Type": "application/json"} | dict(headers or {})
-    request = Exchange(
-        **{
-            "id": "1",
-            "at": NOW,
-            "method": method,
-            "target": (slash + path).encode(),
-            "host": host,
-            "headers": tuple((name.encode(), value.encode("latin-1")) for name, value in sent.items()),
-            "body": raw,
-            **exchange,
-        }
-    )
 
     def fail(rule: str, error: BaseException) -> None:
         raise AssertionError(rule) from error
@@ -61,24 +48,40 @@ def findings(
         rule_error=fail,
         unable=lambda rule, reason: reasons.append(reason),
     )
-    return list(engine.judge(engine.open(request), Reading()).findings)
+    return list(engine.judge(engine.open(request(method, url, body, headers=headers, **exchange)), Reading()).findings)
+
+
+def request(
+    method: str, url: str, body: Any = None, *, headers: Mapping[str, str] | None = None, **exchange: Any
+) -> Exchange:
+    """A request that is not answered yet. `body` is what JSON is made of, or the bytes."""
+    host, slash, path = url.partition("/")
+    raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+    given = {"Authorization": BASIC, "Content-Type": "application/json"} | dict(headers or {})
+    return Exchange(
+        **{
+            "id": "1",
+            "at": NOW,
+            "method": method,
+            "target": (slash + path).encode(),
+            "host": host,
+            "headers": tuple((name.encode(), value.encode("latin-1")) for name, value in given.items()),
+            "body": raw,
+            **exchange,
+        }
+    )
+
+
+def call(method: str, url: str, body: Any = None) -> Call:
+    """A request with one call, as rules see it."""
+    (only,) = read(request(method, url, body), Keyring({}, sealed_with(b"k" * 32)), 1 << 20)
+    return only
 
 
 def concerned(rule: str, method: str, url: str, body: Any = None) -> bool:
-    """Whether a rule looks at a request at all, as its first call is built."""
+    """Whether a rule looks at a request at all."""
     (only,) = (each for each in RULES if each.info.id == rule)
-    host, slash, path = url.partition("/")
-    request = Exchange(
-        id="1",
-        at=NOW,
-        method=method,
-        target=(slash + path).encode(),
-        host=host,
-        headers=((b"Authorization", BASIC.encode()),),
-        body=json.dumps(body).encode(),
-    )
-    (call, *_) = Engine(Settings(), (only,), sealed_with(b"k" * 32)).open(request).calls
-    return only.concerns is None or only.concerns(call.form)
+    return only.concerns is None or only.concerns(call(method, url, body).form)
 
 
 def told(rule: str, method: str, url: str, body: Any = None, **more: Any) -> list[tuple[str, str]]:
@@ -102,7 +105,7 @@ async def history(
     recorded = []
     for number, (at, method, url, body) in enumerate(sent):
         host, slash, path = url.partition("/")
-        request = Exchange(
+        exchange = Exchange(
             id=f"{number:08x}",
             at=NOW + at,
             method=method,
@@ -111,7 +114,7 @@ async def history(
             headers=((b"Authorization", BASIC.encode()),),
             body=json.dumps(body).encode(),
         )
-        recorded.append((request, Recorded(NOW + at, 400 if number in refused else 503 if number in failed else 200)))
+        recorded.append((exchange, Recorded(NOW + at, 400 if number in refused else 503 if number in failed else 200)))
     errors: list[object] = []
     said = RuleSettings(report="possible", params=params or {})
     engine = Engine(

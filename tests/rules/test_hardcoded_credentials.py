@@ -122,6 +122,15 @@ def test_each_mark_of_a_browser_exposes_a_server_side_key(headers: dict[str, str
     assert told(RULE, *PIPELINES, {"userId": "42", "event": "a"}, headers=headers) == []
 
 
+@pytest.mark.parametrize("headers", BROWSERS, ids=str)
+def test_a_browser_is_told_of_whatever_else_is_wrong_with_a_request(headers: dict[str, str]) -> None:
+    method, url = EVENT
+    assert told(RULE, method, f"{url}?a=1", {"name": "a"}, headers=headers) == LIKELY
+    in_query = told(RULE, method, f"{url}?k={KEY}", {"name": "a"}, headers=headers)
+    assert in_query == [*LIKELY, ("query:k", "certain")]
+    assert told(RULE, *EVENT, {"name": "a"}, headers=headers | basic(SITE, "secret")) == [*CERTAIN, *LIKELY]
+
+
 @pytest.mark.parametrize("forwarded", ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"])
 def test_a_browsers_request_that_a_server_passes_on_may_have_got_its_key_there(forwarded: str) -> None:
     for headers in BROWSERS:
@@ -167,6 +176,7 @@ def test_a_query_may_hold_a_second_question_mark() -> None:
         (b"http://track.customer.io/api/v1/customers/x://ada@example.com", []),
         (b"http://track.customer.io/api/v1/accounts/region?a=b://c@d", []),
         (b"/api/v1/customers/http://ada@example.com/", []),
+        (b"/api/v1/customers/http://ada@example.com/?a=1", []),
     ],
 )
 def test_user_and_password_in_the_request_line(target: bytes, wanted: list[tuple[str, str]]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from cio_proxy.audit import Engine, sealed_with
 from cio_proxy.drivers import Auditor, Recorded, audit_recorded
 from cio_proxy.facts.memory import MemoryStore
-from cio_proxy.model import Exchange, Finding, RuleSettings, Settings
+from cio_proxy.model import Exchange, Finding, Groups, Outcome, RuleSettings, Settings
 from cio_proxy.rules import RULES
 from cio_proxy.rules.no_connection_pooling import Use, read, when
 
@@ -61,9 +61,11 @@ def exchange(number: int, sent: Sent) -> Exchange:
     )
 
 
-async def told(sents: Sequence[Sent], unable: list[str] | None = None, **params: Any) -> list[Finding]:
+async def told(
+    sents: Sequence[Sent], unable: list[str] | None = None, store: MemoryStore | None = None, **params: Any
+) -> list[Finding]:
     recorded = [(exchange(number, s), Recorded(NOW + s.at + s.took, s.status)) for number, s in enumerate(sents)]
-    return await audit_recorded(recorded, engine(params, unable))
+    return await audit_recorded(recorded, engine(params, unable), store=store)
 
 
 def apart(count: int, seconds: float, **more: Any) -> list[Sent]:
@@ -130,6 +132,32 @@ async def test_it_is_told_once_an_hour_of_one_client_and_in_any_version_of_it() 
     assert len(await told([*apart(30, 0.5), *[Sent(3_700 + s.at, f"d{s.at}") for s in apart(30, 0.5)]])) == 2
     two = [Sent(s.at, s.connection, agent=f"app/{number}") for number, s in enumerate(apart(20, 0.5))]
     assert len(await told(two)) == 1
+
+
+async def test_connections_of_one_millisecond_count_as_one() -> None:
+    at_once = replace(apart(1, 0.5)[0], connection="another")
+    assert not await told([at_once, *apart(19, 0.5)])
+    assert len(await told([at_once, *apart(20, 0.5)])) == 1
+
+
+def test_a_use_that_is_told_twice_is_kept_once() -> None:
+    opened = engine().open(exchange(0, Sent(0, "c0")))
+    settled = engine().settle(opened, Outcome("accepted", NOW + 0.05, 200))
+    (kept,) = (fact.value for fact in settled.facts if fact.key.kind == "connections")
+    assert isinstance(kept, Groups)
+    assert kept.join(kept) == kept
+    assert not kept.lacks(kept)
+
+
+async def test_one_fact_is_kept_of_the_connections_of_a_client_and_one_that_they_were_told() -> None:
+    store = MemoryStore()
+    await told(apart(19, 0.5), store=store)
+    assert {kind: count for kind, count in store.known().items() if kind.startswith("conn")} == {"connections": 1}
+    await told(apart(20, 0.5), store=store)
+    assert {kind: count for kind, count in store.known().items() if kind.startswith("conn")} == {
+        "connections": 1,
+        "connections-told": 1,
+    }
 
 
 @pytest.mark.parametrize("differs", ["agent", "address"])

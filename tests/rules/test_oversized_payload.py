@@ -30,6 +30,7 @@ def test_an_id_has_150_characters(length: int, wanted: list[tuple[str, str]]) ->
     url = f"track.customer.io/api/v1/customers/{'a' * length}"
     assert told(RULE, "DELETE", url) == wanted
     assert told(RULE, "PUT", url, {"a": 1}) == wanted
+    assert told(RULE, "PUT", url, {"a": "x" * 1000}) == wanted
 
 
 def test_what_has_a_long_name_is_judged_by_the_same_limits() -> None:
@@ -67,6 +68,8 @@ def test_bytes_are_counted_not_characters() -> None:
     ]
     assert told(RULE, "PUT", PERSON, {"ä" * 75: 1}) == []
     assert told(RULE, "PUT", PERSON, {"ä" * 75 + "a": 1}) == [("/" + "ä" * 75 + "a", CERTAIN)]
+    assert told(RULE, "PUT", PERSON, {"🙂" * 37: 1}) == []
+    assert told(RULE, "PUT", PERSON, {"🙂" * 38: 1}) == [("/" + "🙂" * 38, CERTAIN)]
 
 
 def test_an_attribute_has_a_name_of_150_bytes_and_a_value_of_1000() -> None:
@@ -119,7 +122,7 @@ def test_a_v2_operation_has_32_kb_and_a_batch_500() -> None:
     assert told(RULE, "POST", batch, sized(body, 500 * KB)) == []
     (finding,) = findings(RULE, "POST", batch, sized(body, 500 * KB + 1))
     assert (finding.pointer, finding.confidence, finding.refusable, finding.whole) == ("/batch", CERTAIN, True, True)
-    body = {"batch": [ITEM, padded(32 * KB + 200, **ITEM)]}
+    body = {"batch": [padded(32 * KB, **ITEM), padded(32 * KB + 1, **ITEM)]}
     assert told(RULE, "POST", batch, body) == [("/batch/1", CERTAIN)]
 
 
@@ -134,6 +137,13 @@ def test_a_pipelines_call_has_32_kb_perhaps_64(size: int, wanted: str | None) ->
     found = findings(RULE, "POST", "cdp.customer.io/v1/track", sized(CALL, size))
     expected = [] if wanted is None else [("", wanted, wanted == CERTAIN, False)]
     assert [(f.pointer, f.confidence, f.refusable, f.whole) for f in found] == expected
+
+
+def test_a_pipelines_call_alone_is_no_batch() -> None:
+    assert told(RULE, "POST", "cdp.customer.io/v1/track", sized(CALL, 1024 * KB + 1)) == [("", CERTAIN)]
+    large = padded(32 * KB + 1, type="track", **CALL)
+    found = told(RULE, "POST", "cdp.customer.io/v1/batch", {"batch": [large] * 16})
+    assert found == [("/batch", LIKELY), *((f"/batch/{index}", LIKELY) for index in range(16))]
 
 
 @pytest.mark.parametrize(

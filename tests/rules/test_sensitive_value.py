@@ -194,7 +194,7 @@ def test_evidence_is_how_long_the_number_is() -> None:
 
 
 def test_an_account_number_of_few_digits_and_digits_behind_escapes_are_found() -> None:
-    assert sure("NL91ABNA0417164300", "x") == ["likely"]
+    assert sure("NL91ABNA0417164300", "x") == sure("MT54MALT01100123ABCDEFGHIJKLMNO", "x") == ["likely"]
     escaped = "".join(f"\\u{ord(sign):04x}" for sign in CARD).encode()
     url = "track.customer.io/api/v1/customers/42"
     assert told(RULE, "PUT", url, b'{"card": "%s"}' % escaped) == [("/card", "likely")]
