@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import secrets
 import shlex
 import signal
@@ -836,8 +837,16 @@ def _when(text: str) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
+def _take_all_connections() -> None:
+    """Raise the limit of open files to what is allowed: each request in flight needs two."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 async def _serve(load: Callable[[], Loaded]) -> int:
     """Start everything, say so, wait for a signal, and stop in the order that loses nothing."""
+    _take_all_connections()
     proxy = _proxy(load)
     try:
         ready = await proxy.start()

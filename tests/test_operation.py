@@ -4,10 +4,12 @@ import http.client
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -355,3 +357,64 @@ def test_check_tells_every_mistake_with_its_place(tmp_path: Path) -> None:
         f"{config}:2:5: an exemption needs rule and reason and one of endpoint, pointer, name, client",
         f"{config}:4:5: an exemption needs rule and one of endpoint, pointer, name, client",
     ]
+
+
+LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, {}); from cio_proxy.cli import main; main()"
+
+
+@contextmanager
+def connected(ready: dict[str, Any], count: int) -> Iterator[list[socket.socket]]:
+    host, _, port = ready["outbound"].removeprefix("http://").rpartition(":")
+    with ExitStack() as stack:
+        yield [stack.enter_context(socket.create_connection((host, int(port)), timeout=20)) for _ in range(count)]
+
+
+def test_connections_beyond_the_soft_limit_of_open_files_are_served(tmp_path: Path) -> None:
+    request = f"GET /api/v1/accounts/region HTTP/1.1\r\nHost: track.customer.io\r\nAuthorization: Basic {PAIR}\r\n\r\n"
+    with running(tmp_path, program=LIMITED.format((64, 1024))) as (_, ready), connected(ready, 100) as clients:
+        for client in clients:
+            client.sendall(request.encode())
+        assert {client.recv(15) for client in clients} == {b"HTTP/1.1 200 OK"}
+
+
+def test_a_shortage_of_open_files_is_one_line_and_over_when_clients_leave(tmp_path: Path) -> None:
+    with running(tmp_path, program=LIMITED.format((64, 64))) as (process, ready):
+        assert process.stderr is not None
+        with connected(ready, 100):
+            said = next(line for line in process.stderr if "open files" in line)
+        assert said == (
+            "cio-proxy: no more connections can be taken: too many open files; new ones wait (ulimit -n is 64, and may"
+            " be raised)\n"
+        )
+        assert identify(ready)[0] == 200
+        process.terminate()
+        rest = process.stderr.read()
+    assert "no more connections" not in rest
+    assert "Traceback" not in rest
+
+
+def test_a_client_that_offers_http_2_in_the_clear_is_served_without_a_word(tmp_path: Path) -> None:
+    offer = {"Upgrade": "h2c", "Connection": "Upgrade, HTTP2-Settings", "HTTP2-Settings": "AAMAAABkAAQAAP__"}
+    with running(tmp_path) as (process, ready):
+        connection = http.client.HTTPConnection(ready["outbound"].removeprefix("http://"), timeout=20)
+        connection.request("GET", "/api/v1/accounts/region", headers={"Authorization": f"Basic {PAIR}", **offer})
+        assert connection.getresponse().status == 200
+        process.terminate()
+        assert process.stderr is not None
+        assert "HTTP/2" not in process.stderr.read()
+
+
+def test_a_body_that_breaks_off_after_its_answer_leaves_no_traceback(tmp_path: Path) -> None:
+    """uvicorn wants to answer such a request twice, and fails."""
+    with running(tmp_path) as (process, ready):
+        host, _, port = ready["admin"].removeprefix("http://").rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=20) as client:
+            client.sendall(b"POST /api/reset HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+            assert client.recv(12) == b"HTTP/1.1 401"
+            client.sendall(b"no size\r\n")
+            while client.recv(4096):
+                pass
+        process.terminate()
+        assert process.stderr is not None
+        rest = process.stderr.read()
+    assert "Traceback" not in rest

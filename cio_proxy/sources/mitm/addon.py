@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -26,6 +24,7 @@ from cio_proxy.model import Exchange, Refusal
 from cio_proxy.sources.mitm.listeners import listener_of
 from cio_proxy.sources.mitm.probing import Probing
 from cio_proxy.sources.mitm.router import ROUTE
+from cio_proxy.sources.mitm.trouble import placed
 from cio_proxy.sources.mitm.upstreams import declared_length, host_of
 
 log = logging.getLogger("cio_proxy")
@@ -244,8 +243,7 @@ class AuditAddon:
     def failed(self, error: Exception) -> None:
         """Tell of each error, and log each kind once: by its place, since its text may hold values as sent."""
         self._tell_failed(error)
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        kind = f"{type(error).__name__} in {place.name}, {Path(place.filename).name}:{place.lineno}"
+        kind = placed(error)
         if kind not in self._logged:
             self._logged.add(kind)
             log.warning("the door failed, traffic goes on: %s", kind)

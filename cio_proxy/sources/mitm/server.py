@@ -12,7 +12,6 @@ from functools import partial
 from mitmproxy import http
 from mitmproxy.addons import block, core, disable_h2c, next_layer
 from mitmproxy.connection import Client
-from mitmproxy.master import Master
 from mitmproxy.options import Options
 
 from cio_proxy.apis import path_of, webhooks
@@ -26,6 +25,7 @@ from cio_proxy.sources.mitm.connections import Connections
 from cio_proxy.sources.mitm.explicit import Customerio, Distrust, Explicit
 from cio_proxy.sources.mitm.inbound import Inbound
 from cio_proxy.sources.mitm.listeners import audited, listener_of, mode
+from cio_proxy.sources.mitm.master import Embedded
 from cio_proxy.sources.mitm.probing import Probing
 from cio_proxy.sources.mitm.router import Router
 from cio_proxy.sources.mitm.streams import AppStream, Begin, ExplicitStream, Stream
@@ -118,7 +118,7 @@ class Door:
         inbound = [] if settings.app is None else [self._inbound(settings.app)]
         explicit = [] if settings.explicit is None else [Explicit(self._looks_into)]
         options = Options()
-        master = Master(options, event_loop=asyncio.get_running_loop())
+        master = Embedded(options)
         master.addons.add(
             core.Core(),
             Block(),
@@ -230,9 +230,14 @@ class DisableH2C(disable_h2c.DisableH2C):
     """mitmproxy cannot read HTTP/2 in the clear, and takes away the offer of it; the app's side is not read."""
 
     def request(self, flow: http.HTTPFlow) -> None:
-        """Take away an upgrade to it."""
-        if listener_of(flow.client_conn) != "inbound":
-            super().request(flow)
+        """Take away an upgrade to it, without a word: Java offers it with each request that is not over TLS."""
+        if listener_of(flow.client_conn) == "inbound":
+            return
+        headers = flow.request.headers
+        if headers.get("upgrade", "").lower() == "h2c":
+            for name in ("upgrade", "connection", "http2-settings"):
+                headers.pop(name, None)
+        super().request(flow)
 
 
 class AltSvc:

@@ -1,11 +1,13 @@
-"""Upstreams that cannot be reached: told once when it begins and once when it is over."""
+"""What goes wrong, in words: upstreams that cannot be reached are told once, and once when that is over."""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 log = logging.getLogger("cio_proxy")
 
@@ -59,3 +61,10 @@ def in_words(why: str) -> str:
             return os.strerror(number).lower()
     plain = " ".join(_NUMBERED.sub("", why).removeprefix("the upstream ").split())
     return "".join(c if c.isprintable() else "?" for c in plain[:LONGEST]).rstrip(".")
+
+
+def placed(error: BaseException) -> str:
+    """What an error is and where it came from, without its text, which may hold values as sent."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" in {frames[-1].name}, {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"
