@@ -594,6 +594,8 @@ FORGED: Final = "invalid-webhook-signature"
 """The one rule that a webhook may be refused for."""
 BOUNCED: Final = "bounced"
 """The kind of the fact that mail to an address came back for good; `ignored-bounce` teaches it."""
+ADDRESSES: Final = "addresses"
+"""The kind of the fact which e-mail addresses an id was identified with; the engine itself teaches it."""
 HAS_EMAIL: Final = "has-email"
 """The kind of the fact that no e-mail address is missing of a person; `missing-email` teaches it, and an import."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 import time
 from types import TracebackType
@@ -23,7 +24,8 @@ class Watchdog:
 
     Wrap it in `except Overdue` all the same: the exception may arrive while the context is left, but never later.
     It reaches Python code only; what runs in C is interrupted when it returns. Call functions in it: CPython does not
-    cover the backward jump of a loop that stands in a `with` itself.
+    cover the backward jump of a loop that stands in a `with` itself. Where Python would swallow the exception and show
+    it, as in a callback of a weak reference, it is raised once more a little later.
     """
 
     def __init__(self, seconds: float = SECONDS) -> None:
@@ -33,6 +35,8 @@ class Watchdog:
         self._raised = False
         self._lock = threading.Lock()
         self._closed = threading.Event()
+        self._shown = sys.unraisablehook
+        sys.unraisablehook = self._swallowed
         threading.Thread(target=self._look, name="watchdog", daemon=True).start()
 
     def __enter__(self) -> None:
@@ -50,6 +54,13 @@ class Watchdog:
     def close(self) -> None:
         """End the thread."""
         self._closed.set()
+        sys.unraisablehook = self._shown
+
+    def _swallowed(self, unraisable: sys.UnraisableHookArgs) -> None:
+        if not isinstance(unraisable.exc_value, Overdue):
+            self._shown(unraisable)
+        elif self._since is not None:
+            self._since = 0.0
 
     def _look(self) -> None:
         while not self._closed.wait(self._seconds / LOOKS):

@@ -1,5 +1,6 @@
 """A rule that does not return is interrupted, blamed and in the end switched off; a broken one never starts."""
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -44,6 +45,31 @@ def test_nothing_arrives_once_the_context_is_left(watchdog: Watchdog) -> None:
         with suppress(Overdue), watchdog:
             busy(0.11)  # about when the exception comes
         busy(0.01)
+
+
+def test_what_python_swallows_is_raised_again_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Busy:
+        def __del__(self) -> None:
+            busy(60)
+
+    class Broken:
+        def __del__(self) -> None:
+            raise RuntimeError
+
+    def careless() -> None:
+        Busy()
+        busy(60)
+
+    shown: list[type[BaseException]] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: shown.append(unraisable.exc_type))
+    before = sys.unraisablehook
+    watchdog = Watchdog(0.1)
+    with pytest.raises(Overdue), watchdog:
+        careless()
+    Broken()
+    watchdog.close()
+    assert shown == [RuntimeError]
+    assert sys.unraisablehook is before
 
 
 def test_waiting_outside_is_not_counted(watchdog: Watchdog) -> None:

@@ -32,6 +32,7 @@ from hashlib import blake2b
 from typing import Any
 
 from cio_proxy.model import (
+    ADDRESSES,
     DELETED,
     IDENTIFIED,
     Call,
@@ -135,11 +136,9 @@ def _written(call: Call, id: str, outcome: Outcome, known: Known) -> Iterator[Fa
     email = call.person.email
     ttl = known.params["remember"]
     if email is not None:
-        addresses = known.sample(_addresses(call))
-        if addresses is None or known.member(email) not in addresses.hashes:
-            yield Fact(_addresses(call), Sample(MOST, plain=frozenset({email})), ttl)
-            if addresses is not None:
-                yield Fact(_gone(call), Sample(GONE, plain=frozenset({_name(id)})), ttl)
+        addresses = known.sample(call.key(ADDRESSES, f"id:{id}"))
+        if addresses is not None and known.member(email) not in addresses.hashes:
+            yield Fact(_gone(call), Sample(GONE, plain=frozenset({_name(id)})), ttl)
     if outcome.kind == "accepted" and not id.isdecimal():
         spellings = known.sample(_spellings(call))
         if spellings is None or known.member(id) not in spellings.hashes:
@@ -423,10 +422,6 @@ def _is_keyed_by_id(call: Call) -> bool:
 
 def _gone(call: Call) -> Key:
     return call.key("gone", "who is gone")
-
-
-def _addresses(call: Call) -> Key:
-    return call.key("addresses", f"id:{call.person.id}")
 
 
 def _spellings(call: Call) -> Key:

@@ -4,8 +4,10 @@
 mail goes to that value instead of the person's own address. A field that only tells who gets a gift
 or an invitation sends the person's mail to that address, or, if it holds a name, to nobody.
 
-A value that is the person's own address redirects nothing. Events without a person are made for
-this: an anonymous "invite" event names in `recipient` whom to mail. Pipelines documents no such name.
+A value that is the person's own address redirects nothing: the one that names the person, or one that an
+identify with their id gave them. An address of a person of whom none was seen is only possible. Events without a
+person are made for this: an anonymous "invite" event names in `recipient` whom to mail. Pipelines documents no
+such name.
 
 Fix: call the field something else, such as `recipient_email` or `gift_for`. If the mail is meant for somebody who is
 not the person, send an anonymous event with `recipient`.
@@ -18,7 +20,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from cio_proxy.model import Call, Confidence, Finding, Form, Known, RuleInfo, pointer
+from cio_proxy.model import ADDRESSES, Call, Confidence, Finding, Form, Known, RuleInfo, pointer
+from cio_proxy.recognise import personal
 
 RULE = RuleInfo(
     id="redirected-recipient",
@@ -42,8 +45,21 @@ def check(call: Call, known: Known) -> Iterable[Finding]:
         return ()
     if not isinstance(recipient, str):
         return _finding(call, "possible")
-    email = call.person.email
-    return () if email is not None and email in recipient.lower() else _finding(call, "likely")
+    return _judge(call, recipient.lower(), known)
+
+
+def _judge(call: Call, recipient: str, known: Known) -> Iterable[Finding]:
+    """The addresses in a recipient, against those of the person; a name or the like is the address of nobody."""
+    person = call.person
+    if person.email is not None:
+        return () if person.email in recipient else _finding(call, "likely")
+    addresses = [recipient[part.start : part.end] for part in personal(recipient) if part.kind == "email"]
+    own = None if person.id is None else known.sample(call.key(ADDRESSES, f"id:{person.id}"))
+    if not addresses:
+        return _finding(call, "likely")
+    if own is None:
+        return _finding(call, "possible")
+    return () if all(known.member(each) in own.hashes for each in addresses) else _finding(call, "likely")
 
 
 def _finding(call: Call, confidence: Confidence) -> Iterator[Finding]:
