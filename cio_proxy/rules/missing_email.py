@@ -100,8 +100,7 @@ def _unknown_person(call: Call, known: Known) -> Iterator[Finding]:
     if not _is_fresh(call, known.params["new_within"]):
         return
     identifiers = call.identifiers
-    people = [(home, each) for home in call.homes for each in identifiers]
-    for key in (Key(kind, *person) for person in people for kind in (HAS_EMAIL, IDENTIFIED)):
+    for key in (Key(IDENTIFIED, home, each) for home in call.homes for each in identifiers):
         if known.span(key) or known.in_flight(key):
             return
     if identifiers:
@@ -221,7 +220,8 @@ def _has_phone(call: Call) -> bool:
 
     Track takes a phone number in the path for an id (reference 1.3), and it is one all the same.
     """
-    return bool(call.person.phone or call.attributes.get("phone") or _PHONE.match(call.person.id or ""))
+    id = call.person.id
+    return bool(call.person.phone or call.attributes.get("phone")) or (id is not None and _PHONE.match(id) is not None)
 
 
 def _is_new(call: Call, within: float) -> bool:

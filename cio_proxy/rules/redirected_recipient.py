@@ -54,7 +54,7 @@ def _judge(call: Call, recipient: str, known: Known) -> Iterable[Finding]:
     if person.email is not None:
         return () if person.email in recipient else _finding(call, "likely")
     addresses = [recipient[part.start : part.end] for part in personal(recipient) if part.kind == "email"]
-    own = None if person.id is None else known.sample(call.key(ADDRESSES, f"id:{person.id}"))
+    own = next(filter(None, (known.sample(call.key(ADDRESSES, each)) for each in call.identifiers)), None)
     if not addresses:
         return _finding(call, "likely")
     if own is None:
